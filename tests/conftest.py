@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The seed of a run: printed by ./dev, or here when pytest was started by hand."""
+
+from __future__ import annotations
+
+import os
+import random
+
+SEED_IS_KNOWN = "PAPERMERGE_BACKUP_SEED" in os.environ
+os.environ.setdefault("PAPERMERGE_BACKUP_SEED", str(random.randrange(2**31)))
+
+
+def pytest_report_header() -> list[str]:
+    return [] if SEED_IS_KNOWN else [f"seed: {os.environ['PAPERMERGE_BACKUP_SEED']}"]
