@@ -18,7 +18,7 @@ from tests.support.hosts.base import LOGIN_USERS
 from tests.support.hosts.commands import BenchError, Completed, execute
 from tests.support.hosts.control_group import ControlGroup
 from tests.support.hosts.network import Network
-from tests.support.hosts.storage import mount_overlay, mounts_under, remove_tree
+from tests.support.hosts.storage import mount_overlay, remove_tree, unmount_under
 
 BOOT_SECONDS = 90
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -69,7 +69,7 @@ class Host:
         self._group = group
         self._control_sockets = control_sockets
         self._supervisor: subprocess.Popen[bytes] | None = None
-        self._hidden: dict[PurePosixPath, PurePosixPath] = {}
+        self._hidden: dict[PurePosixPath, Path] = {}
         self._read_only: list[str] = []
 
     def __repr__(self) -> str:
@@ -98,8 +98,7 @@ class Host:
         """End the host and remove all of it; fine for a host that never came up. Raises BenchError."""
         self._stop()
         self._network.disconnect(self.name, self.index)
-        if mounts_under(self.root):
-            execute(["umount", self.root])
+        unmount_under(self._directory)
         remove_tree(self._directory)
         remove_tree(self._layers)
 
@@ -316,24 +315,24 @@ class Host:
 
         Raises BenchError when nothing matches a path.
         """
+        store = self._outside(HIDDEN)
+        store.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in paths:
             pattern = PurePosixPath(path)
             parent = self._outside(pattern.parent)
-            matches = sorted(found.name for found in parent.glob(pattern.name))
-            if not matches:
+            names = sorted(found.name for found in parent.glob(pattern.name))
+            if not names:
                 raise BenchError(f"nothing to hide: {self.name} has no {path}")
-            for name in matches:
+            for name in names:
                 visible = pattern.parent / name
-                hidden = HIDDEN / str(visible).strip("/").replace("/", ":")
-                self._outside(HIDDEN).mkdir(mode=0o700, parents=True, exist_ok=True)
-                execute(["mv", "-T", parent / name, self._outside(hidden)])
-                self._hidden[visible] = hidden
+                self._hidden[visible] = store / str(visible).strip("/").replace("/", ":")
+                execute(["mv", "-T", parent / name, self._hidden[visible]])
 
     def unhide(self, *paths: str) -> None:
         """Bring back what `hide` took away: the paths that match, or everything when none is given."""
         for visible, hidden in list(self._hidden.items()):
             if not paths or any(visible.match(path) for path in paths):
-                execute(["mv", "-T", self._outside(hidden), self._outside(visible.parent) / visible.name])
+                execute(["mv", "-T", hidden, self._outside(visible.parent) / visible.name])
                 del self._hidden[visible]
 
     @contextmanager
@@ -423,4 +422,7 @@ def ssh_control_exit(sockets: Path) -> None:
         return
     for control in sockets.iterdir():
         if control.is_socket():
-            execute(["ssh", "-o", f"ControlPath={control}", "-O", "exit", "nobody"], check=False, timeout=10)
+            try:
+                execute(["ssh", "-o", f"ControlPath={control}", "-O", "exit", "nobody"], check=False, timeout=10)
+            except BenchError:  # its host is going away, and it with that
+                continue

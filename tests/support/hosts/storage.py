@@ -47,9 +47,13 @@ def mounts_under(directory: Path) -> list[Path]:
 
 
 def unmount_under(directory: Path) -> None:
-    """Unmount everything at and below the directory. Raises BenchError when something there is in use."""
+    """Unmount everything at and below the directory; what is in use goes out of sight now and for good after its use.
+
+    Raises BenchError.
+    """
     for point in mounts_under(directory):
-        execute(["umount", point])
+        if execute(["umount", point], check=False).returncode != 0:
+            execute(["umount", "--lazy", point])
 
 
 def remove_tree(directory: Path) -> None:
