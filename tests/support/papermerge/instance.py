@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A Papermerge 2.0 project in a directory: made, filled, used while it is backed up, checked, compared."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import runpy
+import shutil
+import signal
+import sqlite3
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from tests.support.papermerge.install import Installation, exclusive
+
+_HERE = Path(__file__).resolve().parent
+_PROJECT = _HERE / "project"
+_INSIDE = _HERE / "inside"
+
+# Papermerge prefers this file to the one in the project, so two instances cannot be kept apart where it exists.
+_MACHINE_WIDE_CONFIGURATION = Path("/etc/papermerge.conf.py")
+
+
+class PapermergeError(Exception):
+    """Something that was asked of an instance failed; the message holds what Papermerge's Python said."""
+
+
+class DocumentsNotOpened(PapermergeError):
+    """Papermerge cannot open what its database names; ``report.failures`` names each document or row."""
+
+    def __init__(self, report: OpenReport) -> None:
+        self.report = report
+        lines = [f"{failure.what}: {failure.problem}" for failure in report.failures]
+        super().__init__(f"{len(lines)} failure(s):\n" + "\n".join(lines))
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """One finding: ``what`` names the document (number, title, file name), row or user."""
+
+    what: str
+    problem: str
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenReport:
+    """Counts of what was looked at; ``opened`` + ``never_uploaded`` = ``documents`` unless something failed."""
+
+    documents: int
+    opened: int
+    never_uploaded: int
+    versions: int
+    users: int
+    tags: int
+    metadata: int
+    failures: tuple[Failure, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """``documents``: number of document rows; ``passwords``: the password of each user, by user name."""
+
+    documents: int
+    passwords: dict[str, str]
+
+
+class Writer:
+    """A background process that keeps changing an instance; ``pid`` is its process id."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self._process = process
+        self._log = log
+        self._result: dict[str, Any] | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def operations(self) -> list[dict[str, Any]]:
+        """What ended so far, oldest first: {"time" (Unix), "operation", "document", "file", "sha256"}."""
+        return [
+            json.loads(line) for line in self._log.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")
+        ]
+
+    def stop(self) -> dict[str, Any]:
+        """Let it finish what it is doing and end: {"operations": {name: count}, "locked": count}.
+
+        Raises PapermergeError when it had ended already or ends with an error.
+        """
+        if self._result is None:
+            if self._process.poll() is None:
+                self._process.send_signal(signal.SIGTERM)
+            output, errors = self._process.communicate(timeout=60)
+            if self._process.returncode != 0:
+                raise PapermergeError(f"the writer ended with exit code {self._process.returncode}\n{errors}")
+            self._result = json.loads(output.splitlines()[-1])
+        return self._result
+
+    def kill(self) -> None:
+        """End it at once, in the middle of whatever it does."""
+        self._process.kill()
+        self._process.communicate()
+        self._result = {"operations": {}, "locked": 0}
+
+
+class PapermergeInstance:
+    """A Papermerge project in ``directory``, which may also be a copy or one that was restored."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @classmethod
+    def create(
+        cls,
+        directory: Path,
+        installation: Installation,
+        journal_mode: Literal["delete", "wal"] = "delete",
+        *,
+        media_dir: Path | None = None,
+        database_dir: Path | None = None,
+    ) -> PapermergeInstance:
+        """Make an empty Papermerge with all its tables in ``directory``, which must not exist or be empty.
+
+        ``media_dir`` and ``database_dir`` are written into ``papermerge.conf.py`` when given; otherwise Papermerge's
+        defaults hold: ``media`` and ``db.sqlite3`` in the project. Raises PapermergeError.
+        """
+        if _MACHINE_WIDE_CONFIGURATION.exists():
+            raise PapermergeError(
+                f"{_MACHINE_WIDE_CONFIGURATION} exists and would override every instance's own settings"
+            )
+        if directory.exists() and any(directory.iterdir()):
+            raise PapermergeError(f"{directory} is not empty")
+        empty_database = _empty_database(installation)
+        _copy_project(directory, installation)
+        settings = {"MEDIA_DIR": media_dir, "DBDIR": database_dir}
+        lines = [f"{name} = {str(path)!r}" for name, path in settings.items() if path is not None]
+        configuration = "\n".join(["# settings of this Papermerge", 'OCR_DEFAULT_LANGUAGE = "deu"', *lines, ""])
+        (directory / "papermerge.conf.py").write_text(configuration, encoding="utf-8")
+        instance = cls(directory)
+        instance.media_root.mkdir(parents=True, exist_ok=True)
+        instance.database.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(empty_database, instance.database)
+        with contextlib.closing(sqlite3.connect(instance.database)) as connection:
+            connection.execute(f"PRAGMA journal_mode={journal_mode}")
+        return instance
+
+    @property
+    def python(self) -> Path:
+        """The interpreter that runs this instance."""
+        return self.directory / ".venv" / "bin" / "python"
+
+    @property
+    def media_root(self) -> Path:
+        """Where this instance keeps its files."""
+        return Path(self._configuration().get("MEDIA_DIR", self.directory / "media"))
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file of this instance."""
+        return Path(self._configuration().get("DBDIR", self.directory)) / "db.sqlite3"
+
+    def populate(self, documents: int = 30, seed: int = 1) -> Population:
+        """Upload ``documents`` (at least 10) into an empty instance, with users, folders, tags, metadata and history.
+
+        Raises PapermergeError.
+        """
+        result = self._ask("populate", {"documents": documents, "seed": seed})
+        return Population(result["documents"], result["passwords"])
+
+    def open_every_document(self, check: bool = True) -> OpenReport:
+        """Let Papermerge open all documents, read them, log each user in and look for rows that lack others.
+
+        Raises DocumentsNotOpened when anything fails, unless ``check`` is false; PapermergeError when it cannot
+        even start.
+        """
+        result = self._ask("open_every_document", {}, acceptable=(0, 1))
+        failures = tuple(Failure(**failure) for failure in result.pop("failures"))
+        report = OpenReport(failures=failures, **result)
+        if check and report.failures:
+            raise DocumentsNotOpened(report)
+        return report
+
+    def counts(self) -> dict[str, int]:
+        """The number of rows of each table. Raises PapermergeError."""
+        counts: dict[str, int] = self._ask("contents", {"counts_only": True})["counts"]
+        return counts
+
+    def contents(self) -> dict[str, Any]:
+        """Everything in this instance, equal for equal instances wherever they are. Raises PapermergeError.
+
+        Shape: {"counts": {table: rows}, "users": {name: {…, "password": hash}}, "folders" and "documents": {owner, path
+        and number: {…, "tags", "metadata"}}, "tables": {table: [row]}, "files": {path: {"size", "sha256"}}}.
+        """
+        return self._ask("contents", {"counts_only": False})
+
+    @contextlib.contextmanager
+    def writer(self, rate: float = 5.0, seed: int = 1) -> Iterator[Writer]:
+        """Change this instance ``rate`` times a second, if it can, from a process of its own until the block ends.
+
+        Raises PapermergeError when the process cannot start, dies meanwhile or ends with an error.
+        """
+        with tempfile.TemporaryDirectory(prefix="papermerge-writer-") as scratch:
+            log = Path(scratch) / "operations.jsonl"
+            log.touch()
+            process = subprocess.Popen(
+                self._command("writer", {"rate": rate, "seed": seed, "log": str(log)}),
+                cwd=self.directory,
+                env=self._environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            writer = Writer(process, log)
+            try:
+                assert process.stdout is not None
+                if process.stdout.readline().strip() != "ready":
+                    raise PapermergeError(f"the writer did not start\n{process.communicate()[1]}")
+                yield writer
+                writer.stop()
+            finally:
+                if process.poll() is None:
+                    writer.kill()
+
+    def manage(self, *arguments: str) -> str:
+        """Run ``manage.py`` with these arguments and return what it prints. Raises PapermergeError."""
+        return self._run([str(self.python), "-W", "ignore", "manage.py", *arguments]).stdout
+
+    def delete(self) -> None:
+        """Remove the instance, its media directory and its database, wherever they are."""
+        places = [self.media_root, self.database.parent, self.directory]
+        for place in places:
+            if place.exists():
+                shutil.rmtree(place)
+
+    def _configuration(self) -> dict[str, Any]:
+        path = self.directory / "papermerge.conf.py"
+        return runpy.run_path(str(path)) if path.exists() else {}
+
+    def _ask(self, script: str, request: dict[str, Any], acceptable: tuple[int, ...] = (0,)) -> dict[str, Any]:
+        finished = self._run(self._command(script, request), acceptable)
+        try:
+            result: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+        except (IndexError, ValueError):
+            raise PapermergeError(f"{script} in {self.directory} gave no result\n{finished.stderr}") from None
+        return result
+
+    def _command(self, script: str, request: dict[str, Any]) -> list[str]:
+        return [str(self.python), "-W", "ignore", str(_INSIDE / f"{script}.py"), json.dumps(request)]
+
+    def _run(self, command: list[str], acceptable: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
+        finished = subprocess.run(command, cwd=self.directory, env=self._environment(), capture_output=True, text=True)
+        if finished.returncode not in acceptable:
+            raise PapermergeError(f"exit code {finished.returncode} from: {' '.join(command)}\n{finished.stderr}")
+        return finished
+
+    def _environment(self) -> dict[str, str]:
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+        return {
+            **inherited,
+            "LC_ALL": "C.UTF-8",
+            "DJANGO_SETTINGS_MODULE": "config.settings.dev",
+            "PYTHONPATH": str(self.directory),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+
+def _copy_project(directory: Path, installation: Installation) -> None:
+    shutil.copytree(_PROJECT, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    (directory / ".venv").symlink_to(installation.environment)
+
+
+def _empty_database(installation: Installation) -> Path:
+    """A database with all of Papermerge's tables and no rows of a user, made once and kept beside the environment."""
+    recipe = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_PROJECT.rglob("*.py"))))
+    database = installation.cache / f"empty-{recipe.hexdigest()[:16]}.sqlite3"
+    if database.exists():
+        return database
+    with exclusive(installation.cache / "lock"), tempfile.TemporaryDirectory(dir=installation.cache) as scratch:
+        if not database.exists():
+            project = Path(scratch) / "project"
+            _copy_project(project, installation)
+            PapermergeInstance(project).manage("migrate", "--verbosity=0", "--skip-checks")
+            (project / "db.sqlite3").rename(database)
+    return database
