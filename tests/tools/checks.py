@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ COPY = COPY_PARENT / "ansible_collections" / "papermerge" / "backup"
 VENV = CHECKOUT / ".venv"
 
 WORKERS = 2
+LIMIT_SECONDS = 540  # within the limit that pyproject.toml sets for a test
 
 # Written by tools into the copy; refreshing the copy leaves them alone, they make the next run fast.
 KEPT_IN_COPY = {".git", ".ansible", ".mypy_cache", ".ruff_cache", "tests/output"}
@@ -73,12 +75,14 @@ class Check:
                 status, text = _run(step)
                 output.append(text)
                 if status != 0:
-                    output.append(f"exit status {status}\n")
+                    output.append(
+                        f"not done after {LIMIT_SECONDS} s\n" if status is None else f"exit status {status}\n"
+                    )
                     passed = False
             for complaint in self.complaints("".join(output)):
                 output.append(f"{complaint}\n")
                 passed = False
-        except (OSError, CheckError) as error:
+        except (OSError, subprocess.SubprocessError, CheckError) as error:
             output.append(f"{error}\n")
             passed = False
         return Outcome(self.name, passed, time.monotonic() - started, "".join(output))
@@ -88,7 +92,8 @@ class CheckError(Exception):
     """A check could not be done; that is a failure of it."""
 
 
-def _run(step: Step) -> tuple[int, str]:
+def _run(step: Step) -> tuple[int | None, str]:
+    """Exit status, or None if it had to be ended, and output."""
     environment = {
         **os.environ,
         "PATH": f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
@@ -99,18 +104,23 @@ def _run(step: Step) -> tuple[int, str]:
         **step.environment,
     }
     environment.pop("PYTHONPATH", None)
-    done = subprocess.run(
-        step.command,
-        cwd=step.directory,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    return done.returncode, done.stdout
+    # Into a file: a pipe would be waited for as long as a grandchild of a killed tool holds it.
+    with tempfile.TemporaryFile() as output:
+        try:
+            status: int | None = subprocess.run(
+                step.command,
+                cwd=step.directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+                timeout=LIMIT_SECONDS,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            status = None
+        output.seek(0)
+        return status, output.read().decode("utf-8", "replace")
 
 
 # The copy
@@ -207,15 +217,12 @@ def _sanity_home() -> Path:
 
 GET_PIP = """\
 # Stands in for get-pip.py: the pip that comes with this Python installs what is asked for.
-import ensurepip
-import os
 import subprocess
 import sys
 
-environment = dict(os.environ)
-ensurepip.bootstrap(default_pip=True)  # it changes the environment so that pip finds no configuration
+subprocess.check_call([sys.executable, "-m", "ensurepip", "--default-pip"], stdout=subprocess.DEVNULL)
 options = [option for option in sys.argv[1:] if option not in ("--no-setuptools", "--no-wheel")]
-sys.exit(subprocess.call([sys.executable, "-m", "pip", "install", "--quiet"] + options, env=environment))
+sys.exit(subprocess.call([sys.executable, "-m", "pip", "install"] + options))
 """
 
 
@@ -234,7 +241,7 @@ def _pip_configuration(listing: str) -> str:
     """Write what `pip config list` shows as one configuration file; variables of the environment win, as in pip."""
     lines = [re.fullmatch(r"(\S+?)\.([\w-]+)=(.+)", line) for line in listing.splitlines()]
     settings = [(line[1], line[2], str(ast.literal_eval(line[3]))) for line in lines if line]
-    sections: dict[str, dict[str, str]] = {"global": {}}
+    sections: dict[str, dict[str, str]] = {"global": {"quiet": "1"}}
     for section, key, value in sorted(settings, key=lambda setting: setting[0] == ":env:"):
         sections.setdefault("global" if section == ":env:" else section, {})[key] = value
     text = ""
@@ -310,7 +317,10 @@ def _ansible_lint() -> list[Step]:
 
 
 def _docs() -> list[Step]:
-    return [Step(["antsibull-docs", "lint-collection-docs", "--plugin-docs", "."])]
+    # It writes a log into the home directory.
+    home = _cache() / "docs"
+    home.mkdir(parents=True, exist_ok=True)
+    return [Step(["antsibull-docs", "lint-collection-docs", "--plugin-docs", "."], environment={"HOME": str(home)})]
 
 
 def _changelog() -> list[Step]:
@@ -369,7 +379,8 @@ class Runner:
                 # Its environments are shared between checkouts.
                 stack.enter_context(_locked(_cache() / "sanity.lock"))
             refresh_copy()
-            pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(WORKERS))
+            pool = concurrent.futures.ThreadPoolExecutor(WORKERS)
+            stack.callback(pool.shutdown, cancel_futures=True)
             futures = {name: pool.submit(CHECKS[name].run) for name in self._names}
             self._stack = stack.pop_all()
         return futures
