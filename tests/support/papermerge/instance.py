@@ -233,11 +233,13 @@ class PapermergeInstance:
         return self._run([str(self.python), "-W", "ignore", "manage.py", *arguments]).stdout
 
     def delete(self) -> None:
-        """Remove the instance, its media directory and its database, wherever they are."""
-        places = [self.media_root, self.database.parent, self.directory]
-        for place in places:
-            if place.exists():
-                shutil.rmtree(place)
+        """Remove the project, and outside it only what Papermerge wrote: its files and its database."""
+        for name in ("docs", "results"):
+            if (self.media_root / name).exists():
+                shutil.rmtree(self.media_root / name)
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            self.database.with_name(self.database.name + suffix).unlink(missing_ok=True)
+        shutil.rmtree(self.directory)
 
     def _configuration(self) -> dict[str, Any]:
         path = self.directory / "papermerge.conf.py"
