@@ -97,11 +97,11 @@ def base_image() -> Path:
     with image.with_suffix(".lock").open("w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not image.is_dir():
-            _build(image)
+            _build(image, lock.fileno())
     return image
 
 
-def _build(image: Path) -> None:
+def _build(image: Path, lock: int) -> None:
     unfinished = image.with_suffix(".unfinished")
     unmount_under(unfinished)  # an earlier build that was killed
     remove_tree(unfinished)
@@ -127,9 +127,10 @@ def _build(image: Path) -> None:
                 *sources,
             ],
             timeout=1800,
+            pass_fds=[lock],  # should this process be killed, the next one waits until mmdebstrap, too, has ended
         )
         _say(f"packages installed after {time.monotonic() - started:.0f} s; users and services")
-        execute(["chroot", unfinished, "/bin/sh", "-eu"], input=SETUP, timeout=300)
+        execute(["chroot", unfinished, "/bin/sh", "-eu"], input=SETUP, timeout=300, pass_fds=[lock])
     except BenchError as error:
         raise BenchError(
             f"the test hosts' image was not built from {', '.join(sources) or 'the default Debian mirror'} "

@@ -24,7 +24,7 @@ def require(*programs: str) -> None:
     if missing:
         raise BenchError(
             f"not installed: {', '.join(missing)}; run apt-get install --no-install-recommends "
-            "mmdebstrap systemd-container iproute2 openssh-client e2fsprogs"
+            "mmdebstrap debian-archive-keyring systemd-container iproute2 openssh-client e2fsprogs"
         )
 
 
@@ -34,6 +34,7 @@ def execute(
     check: bool = True,
     input: str | bytes | None = None,
     timeout: float = 60,
+    pass_fds: Sequence[int] = (),
 ) -> Completed:
     """Run a program to its end and return its exit status and decoded output (surrogateescape for other bytes).
 
@@ -48,6 +49,7 @@ def execute(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        pass_fds=pass_fds,
     )
     try:
         output, errors = process.communicate(data, timeout)
