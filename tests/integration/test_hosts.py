@@ -92,7 +92,7 @@ def test_run_says_what_failed(hosts: dict[str, Host]) -> None:
     assert one.run("pwd; id -un", user="admin").stdout == "/home/admin\nadmin\n"
     with pytest.raises(BenchError, match=r"not finished after 0\.5 s"):
         one.run("sleep 1000", timeout=0.5)
-    assert "sleep 1000" not in [command for _, command in one.processes()]
+    assert "sleep 1000" not in [command for _pid, command in one.processes()]
 
 
 def test_files_arrive_with_owner_mode_and_time(hosts: dict[str, Host], tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_cut_breaks_an_open_connection(healed_hosts: dict[str, Host]) -> None:
     one = healed_hosts["one"]
     with ssh_session(one) as session:
         one.cut()
-        _, errors = session.communicate(timeout=20)
+        _output, errors = session.communicate(timeout=20)
         assert session.returncode == 255
         assert "not responding" in errors
     assert ssh(one, "admin", "true").returncode == 255
@@ -155,7 +155,7 @@ def test_a_frozen_host_accepts_connections_and_answers_none(healed_hosts: dict[s
         assert refused.returncode == 255
         assert "timed out" in refused.stderr
         assert one.run("echo up").stdout == "up\n"
-        _, errors = session.communicate(timeout=20)
+        _output, errors = session.communicate(timeout=20)
         assert "not responding" in errors
     one.thaw()
     assert ssh(one, "admin", "true").returncode == 0
@@ -174,7 +174,7 @@ def test_a_power_cut_keeps_the_files_and_ends_the_processes(healed_hosts: dict[s
         session.communicate(timeout=20)
         assert session.returncode == 255
     assert one.run("cat /srv/kept").stdout == "kept"
-    assert "cat" not in [command for _, command in one.processes()]
+    assert "cat" not in [command for _pid, command in one.processes()]
     assert ssh(one, "admin", "true").returncode == 0
 
 
@@ -204,7 +204,7 @@ def test_a_disk_error_makes_open_files_read_only(fresh_host: Host) -> None:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
         fresh_host.remount_read_only("/srv/media")
-        _, errors = writer.communicate("go\n", timeout=20)
+        _output, errors = writer.communicate("go\n", timeout=20)
         assert "I/O error" in errors or "Read-only file system" in errors
         assert "Read-only" in fresh_host.run("touch /srv/media/g", check=False).stderr
 
@@ -255,7 +255,7 @@ def test_the_list_of_processes_shows_what_is_left(hosts: dict[str, Host]) -> Non
     one = hosts["one"]
     assert one.processes()[0][0] == 1
     with ssh_session(one):
-        assert "cat" in [command for _, command in one.processes()]
+        assert "cat" in [command for _pid, command in one.processes()]
 
 
 def traces(bench: HostBench) -> list[str]:

@@ -25,7 +25,7 @@ class ControlGroup:
     def processes(self) -> list[int]:
         """Return the process ids in the group and below."""
         found = []
-        for directory, _, _ in os.walk(self.path):
+        for directory, _below, _files in os.walk(self.path):
             try:
                 found += [int(line) for line in Path(directory, "cgroup.procs").read_text(encoding="ascii").split()]
             except OSError:  # the group went away, or holds threads only
@@ -63,14 +63,14 @@ class ControlGroup:
 
     def remove(self) -> None:
         """Remove the empty group and the groups below it."""
-        for directory, _, _ in os.walk(self.path, topdown=False):
+        for directory, _below, _files in os.walk(self.path, topdown=False):
             os.rmdir(directory)
 
     def _wait(self, event: str, seconds: float) -> None:
         end = time.monotonic() + seconds
         while event not in (self.path / "cgroup.events").read_text(encoding="ascii").splitlines():
             if time.monotonic() > end:
-                raise BenchError(f"control group {self.path.name} is not “{event}” after {seconds:g} s")
+                raise BenchError(f"control group {self.path.name} is not "{event}" after {seconds:g} s")
             time.sleep(0.01)
 
 

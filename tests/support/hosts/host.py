@@ -193,7 +193,7 @@ class Host:
 
         Modes and modification times (to the nanosecond) are kept. Raises BenchError.
         """
-        uid, gid, _ = self._account(owner)
+        uid, gid, _home = self._account(owner)
         self.run(["mkdir", "-p", destination])
         pack = ["tar", "--create", "--format=posix", "--numeric-owner", f"--owner={uid}", f"--group={gid}"]
         unpack = ["tar", "--extract", "--numeric-owner", "--preserve-permissions", "--directory", destination]
@@ -262,7 +262,7 @@ class Host:
 
     def _account(self, user: str) -> tuple[int, int, str]:
         for line in (self.root / "etc/passwd").read_text(encoding="utf-8").splitlines():
-            name, _, uid, gid, _, home, _ = line.split(":")
+            name, _password, uid, gid, _comment, home, _shell = line.split(":")
             if name == user:
                 return int(uid), int(gid), home
         raise BenchError(f"{self.name} has no user {user}")
@@ -378,7 +378,9 @@ class Host:
         files that are already open as they are. Raises BenchError.
         """
         mounted = self.run(["findmnt", "--noheadings", "--output", "FSTYPE,MAJ:MIN", "--mountpoint", path], check=False)
-        kind, _, number = mounted.stdout.splitlines()[-1].partition(" ") if mounted.returncode == 0 else ("", "", "")
+        kind, _space, number = (
+            mounted.stdout.splitlines()[-1].partition(" ") if mounted.returncode == 0 else ("", "", "")
+        )
         if kind == "ext4":
             device = Path(f"/sys/dev/block/{number.strip()}").resolve().name
             Path(f"/sys/fs/ext4/{device}/trigger_fs_error").write_text("caused by a test", encoding="ascii")
