@@ -70,7 +70,7 @@ class ControlGroup:
         end = time.monotonic() + seconds
         while event not in (self.path / "cgroup.events").read_text(encoding="ascii").splitlines():
             if time.monotonic() > end:
-                raise BenchError(f"control group {self.path.name} is not "{event}" after {seconds:g} s")
+                raise BenchError(f"control group {self.path.name} is not '{event}' after {seconds:g} s")
             time.sleep(0.01)
 
 
