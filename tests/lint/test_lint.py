@@ -22,4 +22,5 @@ def outcomes(request: pytest.FixtureRequest) -> Iterator[Mapping[str, Future[Out
 def test_check_passes(name: str, outcomes: Mapping[str, Future[Outcome]]) -> None:
     outcome = outcomes[name].result()
     if not outcome.passed:
-        pytest.fail(outcome.output, pytrace=False)
+        print(outcome.output)
+        pytest.fail(f"./dev lint {name} fails; its output follows", pytrace=False)
