@@ -1,0 +1,201 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The agent's loop: requests in, frames out, and an end whatever happens to the other side.
+
+The agent never outlives its controller: it ends when its input ends, when it has heard nothing for SILENCE_LIMIT
+seconds, or at a signal, and takes away what it has made on the host. After an error it ends, too.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from typing import Any, BinaryIO, Callable, Dict, Iterable, Iterator, Optional
+
+from ..errors import BackupError, ConnectionLost, describe_os_error
+from . import protocol
+from .protocol import Frame, FrameWriter
+from .workspace import Cleanup
+
+EXIT_FAILED = 1
+EXIT_ABANDONED = 70
+
+
+class Channel:
+    """One conversation: what an operation may use to talk to the controller.
+
+    ``keep``: the agent ends after each request (staging), so what an operation has to leave for the next one stays.
+    """
+
+    def __init__(self, source: BinaryIO, descriptor: int, batch: bool) -> None:
+        self._source = source
+        self._descriptor = descriptor
+        self.keep = batch
+        self.cleanup = Cleanup()
+        self._writer = FrameWriter(self._write)
+        self._inbox: queue.Queue[Optional[Frame]] = queue.Queue(maxsize=8)
+        self._heard = time.monotonic()
+        self._progressed = 0.0
+        if not batch:
+            for work in (self._listen, self._watch, self._beat):
+                threading.Thread(target=work, daemon=True).start()
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    # -- what operations use ------------------------------------------------------------------------------------------
+
+    def data(self, piece: bytes) -> None:
+        """Send bytes of the archive or dump, in frames of at most 1 MiB."""
+        if len(piece) <= 1 << 20:
+            self._writer.send(protocol.DATA, piece)
+            return
+        view = memoryview(piece)
+        for start in range(0, len(view), 1 << 20):
+            self._writer.send(protocol.DATA, bytes(view[start : start + (1 << 20)]))
+
+    def records(self, rows: Iterable[Dict[str, Any]]) -> None:
+        """Send records in batches."""
+        for batch in protocol.batches(protocol.record(row) for row in rows):
+            self._writer.send(protocol.RECORDS, batch)
+
+    def event(self, value: Dict[str, Any]) -> None:
+        self._writer.send_json(protocol.EVENT, value)
+
+    def progress(self, done: int, total: int) -> None:
+        """Tell how far the operation is, at most once a second."""
+        now = time.monotonic()
+        if now - self._progressed >= 1.0:
+            self._progressed = now
+            self._writer.send_json(protocol.PROGRESS, {"done": done, "total": total})
+
+    def input_records(self) -> Iterator[Dict[str, Any]]:
+        """Yield the records that follow the request, up to their END."""
+        while True:
+            frame = self._next_frame()
+            if frame.kind == protocol.END:
+                return
+            if frame.kind != protocol.RECORDS:
+                raise ConnectionLost("expected records, got a frame of kind {0}".format(frame.kind))
+            yield from protocol.records(frame.payload)
+
+    def input_data(self) -> Iterator[bytes]:
+        """Yield the bytes that follow the request, up to their END."""
+        while True:
+            frame = self._next_frame()
+            if frame.kind == protocol.END:
+                return
+            if frame.kind != protocol.DATA:
+                raise ConnectionLost("expected data, got a frame of kind {0}".format(frame.kind))
+            yield frame.payload
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def serve(self, operations: Dict[str, Callable[[Channel, Dict[str, Any]], Dict[str, Any]]]) -> int:
+        """Answer requests until the input ends. Returns the exit status."""
+        try:
+            while True:
+                frame = self._take()
+                if frame is None:
+                    return 0
+                if frame.kind != protocol.REQUEST:
+                    raise ConnectionLost("expected a request, got a frame of kind {0}".format(frame.kind))
+                request = frame.json()
+                result = operations[request["operation"]](self, request["arguments"])
+                self._writer.send_json(protocol.RESULT, result)
+        except BackupError as error:
+            self._fail(error.as_result())
+        except OSError as error:
+            self._fail(BackupError("the host's system refused: {0}".format(describe_os_error(error))).as_result())
+        except Exception as error:
+            self._fail({"msg": "the agent failed: {0!r}".format(error), "error": "failed",
+                        "traceback": traceback.format_exc()})
+        finally:
+            self.cleanup.run()
+        return EXIT_FAILED
+
+    def _fail(self, result: Dict[str, Any]) -> None:
+        # First undo, then tell: whoever reads the error may rely on what it says about the host.
+        self.cleanup.run()
+        try:
+            self._writer.send_json(protocol.ERROR, result)
+        except OSError:
+            pass
+
+    def _next_frame(self) -> Frame:
+        frame = self._take()
+        if frame is None:
+            raise ConnectionLost("the controller stopped sending")
+        return frame
+
+    def _take(self) -> Optional[Frame]:
+        if not self.keep:
+            return self._inbox.get()
+        while True:
+            frame = protocol.read_frame(self._source.read)
+            if frame is None or frame.kind != protocol.HEARTBEAT:
+                return frame
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                frame = protocol.read_frame(self._source.read)
+                self._heard = time.monotonic()
+                if frame is None:
+                    break
+                if frame.kind == protocol.HEARTBEAT:
+                    continue
+                while True:
+                    try:
+                        self._inbox.put(frame, timeout=1.0)
+                        break
+                    except queue.Full:
+                        # The operation is slow, not the controller.
+                        self._heard = time.monotonic()
+        except (ConnectionLost, OSError, ValueError):
+            pass
+        # Nobody waits for an answer any more. While idle that is the ordinary end.
+        self.abandon()
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(protocol.HEARTBEAT_INTERVAL / 4)
+            if time.monotonic() - self._heard > protocol.SILENCE_LIMIT:
+                self.abandon()
+
+    def _beat(self) -> None:
+        # Not in _watch: a dead connection blocks whoever writes.
+        while True:
+            time.sleep(protocol.HEARTBEAT_INTERVAL)
+            try:
+                self._writer.send(protocol.HEARTBEAT)
+            except OSError:
+                self.abandon()
+
+    def abandon(self) -> None:
+        """Undo and end at once, from any thread."""
+        self.cleanup.run()
+        os._exit(EXIT_ABANDONED)
+
+
+def run(source: BinaryIO, batch: bool) -> None:
+    """Serve one controller over standard input and output, then exit."""
+    from .operations import OPERATIONS
+
+    # Frames get a descriptor of their own: whatever prints by accident goes to standard error.
+    descriptor = os.dup(1)
+    os.dup2(2, 1)
+    channel = Channel(source, descriptor, batch)
+    for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(name, lambda _number, _frame: channel.abandon())
+    status = channel.serve(OPERATIONS)
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,130 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The collection's own directories on a host: private, locked while in use, removed whatever happens."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import threading
+from typing import Callable, Dict, List
+
+from ..errors import SettingError, SpaceError, describe_os_error
+from ..media.scan import OWN_PREFIX
+
+PREFIX = os.fsdecode(OWN_PREFIX)
+#: File systems that are memory: a copy there could take the memory of the application.
+MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")
+
+
+class Cleanup:
+    """What has to be undone when the agent ends early: by an error, a signal, silence, or a lost connection."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._actions: Dict[int, Callable[[], None]] = {}
+        self._next = 0
+
+    def add(self, action: Callable[[], None]) -> int:
+        with self._lock:
+            self._next += 1
+            self._actions[self._next] = action
+            return self._next
+
+    def remove(self, token: int) -> None:
+        with self._lock:
+            self._actions.pop(token, None)
+
+    def clear(self) -> None:
+        """Forget the actions: what was begun is done."""
+        with self._lock:
+            self._actions.clear()
+
+    def run(self) -> None:
+        """Run and forget the actions, newest first. An action that fails does not keep the others from running."""
+        with self._lock:
+            actions = [self._actions[token] for token in sorted(self._actions, reverse=True)]
+            self._actions.clear()
+        for action in actions:
+            try:
+                action()
+            except OSError:
+                continue
+
+
+class OwnDirectory:
+    """A private directory of ours below ``parent``, locked as long as this object is open."""
+
+    def __init__(self, parent: str, purpose: str) -> None:
+        try:
+            self.path = tempfile.mkdtemp(prefix="{0}{1}-".format(PREFIX, purpose), dir=parent)
+        except OSError as error:
+            raise SettingError("cannot make a directory in {0}: {1}".format(parent, describe_os_error(error))) from None
+        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def abandoned(parent: str, purpose: str) -> List[str]:
+    """Return our directories below ``parent`` whose makers are gone."""
+    found = []
+    try:
+        names = os.listdir(parent)
+    except OSError:
+        return []
+    for name in names:
+        path = os.path.join(parent, name)
+        if not name.startswith("{0}{1}-".format(PREFIX, purpose)) or os.path.islink(path):
+            continue
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found.append(path)
+        except OSError:
+            continue
+        finally:
+            os.close(descriptor)
+    return found
+
+
+def remove_abandoned(parent: str, purpose: str) -> None:
+    """Remove what an earlier run that was killed has left below ``parent``."""
+    for path in abandoned(parent, purpose):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def file_system_type(path: str) -> str:
+    """Return the type of the file system that holds a path, from /proc/self/mountinfo; empty where unknown."""
+    device = os.stat(path).st_dev
+    number = "{0}:{1}".format(os.major(device), os.minor(device))
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                left, _dash, right = line.partition(" - ")
+                if left.split()[2] == number:
+                    return right.split()[0]
+    except OSError:
+        pass
+    return ""
+
+
+def require_space(directory: str, size: int, what: str) -> None:
+    """Raise SpaceError unless a directory's file system has room for ``size`` bytes."""
+    status = os.statvfs(directory)
+    free = status.f_bavail * status.f_frsize
+    if free < size:
+        raise SpaceError("{0} needs {1:,} bytes in {2}, which has {3:,} free".format(what, size, directory, free))

@@ -1,0 +1,219 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tar of a part: POSIX pax, regular files only, names as bytes.
+
+Format: IEEE Std 1003.1-2017, pax, "ustar Interchange Format" and "pax Extended Header".
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from ..errors import DamageError
+from ..paths import shown
+
+BLOCK = 512
+#: Two blocks of zeros end an archive.
+END_OF_ARCHIVE = bytes(2 * BLOCK)
+#: A pax header holds a path, a size and a time: more than this is not ours.
+MAX_PAX = 64 * 1024
+MAX_OCTAL_7 = 0o7777777
+MAX_OCTAL_11 = 0o77777777777
+
+
+class Member(NamedTuple):
+    path: bytes
+    size: int
+
+
+def padding(size: int) -> int:
+    """Return the number of zero bytes after a member of ``size`` bytes."""
+    return -size % BLOCK
+
+
+def tar_bytes(header: bytes, size: int) -> int:
+    """Return how many bytes a member with this header and content size takes in the tar."""
+    return len(header) + size + padding(size)
+
+
+def _octal(value: int, width: int) -> bytes:
+    return b"%0*o\0" % (width - 1, value)
+
+
+def _ustar(name: bytes, prefix: bytes, mode: int, ids: Tuple[int, int], size: int, mtime: int, kind: bytes,
+           names: Tuple[bytes, bytes]) -> bytes:
+    fields = [
+        name.ljust(100, b"\0"),
+        _octal(mode & 0o7777, 8),
+        _octal(ids[0], 8),
+        _octal(ids[1], 8),
+        _octal(size, 12),
+        _octal(mtime, 12),
+        b"        ",
+        kind,
+        bytes(100),
+        b"ustar\x0000",
+        names[0][:31].ljust(32, b"\0"),
+        names[1][:31].ljust(32, b"\0"),
+        _octal(0, 8),
+        _octal(0, 8),
+        prefix.ljust(155, b"\0"),
+        bytes(12),
+    ]
+    block = b"".join(fields)
+    return b"%b%06o\0 %b" % (block[:148], sum(block), block[156:])
+
+
+def _pax_record(key: bytes, value: bytes) -> bytes:
+    body = b" %b=%b\n" % (key, value)
+    length = len(body) + 1
+    while len(b"%d" % length) + len(body) != length:
+        length = len(b"%d" % length) + len(body)
+    return b"%d%b" % (length, body)
+
+
+def _split(path: bytes) -> Optional[Tuple[bytes, bytes]]:
+    if len(path) <= 100:
+        return b"", path
+    cut = path.find(b"/", max(len(path) - 101, 1))
+    if 0 < cut <= 155 and len(path) - cut - 1 <= 100:
+        return path[:cut], path[cut + 1 :]
+    return None
+
+
+def member_header(path: bytes, size: int, mode: int = 0o600, mtime: int = 0, uid: int = 0, gid: int = 0,
+                  owner: str = "", group: str = "") -> bytes:
+    """Return the header of a regular file: one block, or a pax header and one block where a value does not fit.
+
+    ``size`` in bytes, ``mtime`` in seconds since 1970. A name that is not UTF-8 and does not fit the block gets
+    ``hdrcharset=BINARY``, as pax demands.
+    """
+    extended: List[bytes] = []
+    split = _split(path)
+    if split is None:
+        try:
+            path.decode("utf-8")
+        except UnicodeDecodeError:
+            extended.append(_pax_record(b"hdrcharset", b"BINARY"))
+        extended.append(_pax_record(b"path", path))
+        split = b"", path[-100:]
+    values: Dict[bytes, Tuple[int, int]] = {
+        b"size": (size, MAX_OCTAL_11),
+        b"mtime": (mtime, MAX_OCTAL_11),
+        b"uid": (uid, MAX_OCTAL_7),
+        b"gid": (gid, MAX_OCTAL_7),
+    }
+    for key, (value, limit) in values.items():
+        if not 0 <= value <= limit:
+            extended.append(_pax_record(key, b"%d" % value))
+    fitting = {key: value if 0 <= value <= limit else 0 for key, (value, limit) in values.items()}
+    names = owner.encode("utf-8", "replace"), group.encode("utf-8", "replace")
+    header = _ustar(split[1], split[0], mode, (fitting[b"uid"], fitting[b"gid"]), fitting[b"size"],
+                    fitting[b"mtime"], b"0", names)
+    if not extended:
+        return header
+    body = b"".join(extended)
+    pax = _ustar(b"././@PaxHeader", b"", 0o600, (0, 0), len(body), 0, b"x", (b"", b""))
+    return pax + body + bytes(padding(len(body))) + header
+
+
+class TarReader:
+    """Reads a tar as a stream, member after member, and refuses everything but regular files.
+
+    ``read(n)`` returns exactly n bytes, or fewer at the end. A budget in bytes bounds what is read at all.
+    """
+
+    def __init__(self, read: Callable[[int], bytes], budget: int) -> None:
+        self._source = read
+        self._budget = budget
+
+    def _read(self, length: int) -> bytes:
+        if length > self._budget:
+            raise DamageError("the archive is longer than its record says")
+        data = self._source(length)
+        if len(data) < length:
+            raise DamageError("the archive ends early")
+        self._budget -= length
+        return data
+
+    def next_member(self) -> Optional[Member]:
+        """Return the next member, or None at the end of the archive. The content must have been read."""
+        pax: Dict[bytes, bytes] = {}
+        while True:
+            block = self._read(BLOCK)
+            if block == bytes(BLOCK):
+                if self._read(BLOCK) != bytes(BLOCK):
+                    raise DamageError("the archive has a lone zero block")
+                return None
+            kind = self._check(block)
+            size = self._number(block[124:136])
+            if kind != b"x":
+                break
+            if pax or size > MAX_PAX:
+                raise DamageError("the archive has an extended header that was not written by this collection")
+            pax = self._records(self._read(size + padding(size))[:size])
+        name = block[:100].split(b"\0", 1)[0]
+        prefix = block[345:500].split(b"\0", 1)[0]
+        path = pax.get(b"path", prefix + b"/" + name if prefix else name)
+        if kind not in (b"0", b"\0"):
+            raise DamageError("the archive holds something else than a regular file (type {0!r}): {1}".format(
+                kind.decode("ascii", "replace"), shown(path)))
+        if b"size" in pax:
+            size = self._decimal(pax[b"size"])
+        return Member(path, size)
+
+    def content(self, size: int, write: Callable[[bytes], object]) -> None:
+        """Pass the content of the member just returned to ``write`` in pieces of at most 1 MiB."""
+        left = size
+        while left:
+            piece = self._read(min(left, 1 << 20))
+            left -= len(piece)
+            write(piece)
+        if self._read(padding(size)).strip(b"\0"):
+            raise DamageError("the archive has something else than zeros after a member")
+
+    def finish(self) -> None:
+        """Check that nothing follows the end of the archive."""
+        if self._source(1):
+            raise DamageError("the archive goes on after its end")
+
+    @staticmethod
+    def _check(block: bytes) -> bytes:
+        try:
+            stored = int(block[148:156].rstrip(b"\0 ") or b"x", 8)
+        except ValueError:
+            stored = -1
+        if stored != sum(block[:148]) + 8 * 32 + sum(block[156:]):
+            raise DamageError("the archive has a header with a wrong checksum")
+        return block[156:157]
+
+    @staticmethod
+    def _number(field: bytes) -> int:
+        try:
+            return int(field.rstrip(b"\0 ") or b"0", 8)
+        except ValueError:
+            raise DamageError("the archive has a header with a field that is not a number") from None
+
+    @staticmethod
+    def _decimal(value: bytes) -> int:
+        if not value.isdigit() or len(value) > 19:
+            raise DamageError("the archive has an extended header with a size that is not a number")
+        return int(value)
+
+    @staticmethod
+    def _records(body: bytes) -> Dict[bytes, bytes]:
+        found: Dict[bytes, bytes] = {}
+        position = 0
+        while position < len(body):
+            space = body.find(b" ", position, position + 8)
+            digits = body[position:space] if space > 0 else b""
+            end = position + int(digits) if digits.isdigit() else 0
+            if end <= space or end > len(body) or body[end - 1 : end] != b"\n":
+                raise DamageError("the archive has a broken extended header")
+            key, equals, value = body[space + 1 : end - 1].partition(b"=")
+            if not equals:
+                raise DamageError("the archive has a broken extended header")
+            found[key] = value
+            position = end
+        return found

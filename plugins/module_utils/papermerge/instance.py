@@ -1,0 +1,105 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An instance as it is found on a host: explicit settings first, discovery for the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping, Optional
+
+from ..database.place import DatabasePlace, parse_database_url
+from ..errors import SettingError
+from .projects import Project, find_project
+from .releases import ReleaseLine, release_line_of
+from .settings import read_settings
+from .version import find_version
+
+
+@dataclass(frozen=True)
+class InstanceRequest:
+    """What the user has set by hand; None is discovered."""
+
+    project_dir: Optional[str] = None
+    media_root: Optional[str] = None
+    database_url: Optional[str] = None
+    app_version: Optional[str] = None
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> InstanceRequest:
+        return cls(*(params.get(name) for name in ("project_dir", "media_root", "database_url", "app_version")))
+
+
+@dataclass(frozen=True)
+class Instance:
+    """Where an instance keeps what, and where each of these facts was found."""
+
+    project_dir: str
+    version: str
+    version_found_in: str
+    line: ReleaseLine
+    media_root: str
+    media_found_in: str
+    database: DatabasePlace
+    database_found_in: str
+
+    def as_dict(self) -> Dict[str, Any]:
+        return {
+            "project_dir": self.project_dir,
+            "version": self.version,
+            "version_found_in": self.version_found_in,
+            "release_line": self.line.name,
+            "media_root": self.media_root,
+            "media_found_in": self.media_found_in,
+            "media_layout": self.line.layout,
+            "database_engine": self.database.engine,
+            "database_url": self.database.url,
+            "database_found_in": self.database_found_in,
+        }
+
+
+def find_instance(request: InstanceRequest) -> Optional[Instance]:
+    """Return the instance on this host, or None where there is no Papermerge and not everything is set by hand.
+
+    Raises SettingError for settings that are wrong or ambiguous, UnsupportedError for an unknown release.
+    """
+    project: Optional[Project] = None
+    if request.project_dir or not (request.media_root and request.database_url and request.app_version):
+        project = find_project(request.project_dir)
+        if project is None and not (request.media_root and request.database_url and request.app_version):
+            return None
+    if request.app_version:
+        version, version_found_in = request.app_version, "papermerge_backup_app_version"
+    else:
+        assert project is not None
+        found = find_version(project)
+        if found is None:
+            raise SettingError("no file of {0} ({1}) tells the version of Papermerge; set "
+                               "papermerge_backup_app_version".format(project.directory, project.found_in))
+        version, version_found_in = found
+    line = release_line_of(version)
+    media_root, media_found_in = request.media_root, "papermerge_backup_media_root"
+    place: Optional[DatabasePlace] = None
+    database_found_in = "papermerge_backup_database_url"
+    if request.database_url:
+        place = parse_database_url(request.database_url, database_found_in)
+    if not (media_root and place):
+        assert project is not None
+        settings = read_settings(project)
+        if not media_root:
+            media_root, media_found_in = settings.media_root, settings.media_found_in
+        if place is None:
+            place, database_found_in = settings.database, settings.database_found_in
+    return Instance(project.directory if project else "", version, version_found_in, line, media_root, media_found_in,
+                    place, database_found_in)
+
+
+def require_instance(request: InstanceRequest) -> Instance:
+    """Return the instance on this host. Raises SettingError where there is none."""
+    instance = find_instance(request)
+    if instance is None:
+        raise SettingError("found no Papermerge on this host: no process or systemd unit works in a project of it, and "
+                           "none is in a usual place; set papermerge_backup_project_dir, or "
+                           "papermerge_backup_media_root, papermerge_backup_database_url and "
+                           "papermerge_backup_app_version")
+    return instance

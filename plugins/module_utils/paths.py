@@ -1,0 +1,52 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Paths as records: file names are bytes, JSON is text.
+
+A path is written as ``path`` when it is valid UTF-8 and as ``path_base64`` otherwise, everywhere in the snapshot and
+between agent and controller.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any, Dict, Mapping
+
+from .errors import DamageError
+
+
+def path_fields(path: bytes) -> Dict[str, str]:
+    """Return ``{"path": text}`` or ``{"path_base64": text}`` for a path."""
+    try:
+        return {"path": path.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {"path_base64": base64.b64encode(path).decode("ascii")}
+
+
+def path_of(fields: Mapping[str, Any]) -> bytes:
+    """Return the path that :func:`path_fields` wrote. Raises DamageError when there is none."""
+    text = fields.get("path")
+    if isinstance(text, str):
+        try:
+            return text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise DamageError("a path holds characters that no path can hold: {0!r}".format(text)) from None
+    text = fields.get("path_base64")
+    if isinstance(text, str):
+        try:
+            return base64.b64decode(text.encode("ascii"), validate=True)
+        except (ValueError, binascii.Error):
+            raise DamageError("a path is not base64: {0!r}".format(text)) from None
+    raise DamageError("a record has neither path nor path_base64")
+
+
+def shown(path: bytes) -> str:
+    """Return a path for messages: readable, on one line."""
+    text = path.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def is_safe_member(path: bytes) -> bool:
+    """Tell whether a path stays below the directory it is put in: relative, without empty, ``.`` or ``..`` parts."""
+    return bool(path) and b"\0" not in path and all(part not in (b"", b".", b"..") for part in path.split(b"/"))

@@ -1,0 +1,105 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The index of a snapshot: one JSON line for each media file, sorted by raw path bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, Iterable, Iterator, Optional
+
+from ..errors import DamageError
+from ..paths import is_safe_member, path_fields, path_of, shown
+
+PART_ID = re.compile(r"[0-9a-f]{32}\Z")
+SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+#: A line holds one path (4,096 bytes at most on Linux) and some numbers; a longer one is not an index line.
+MAX_LINE = 64 * 1024
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """A media file: ``size`` in bytes, times in nanoseconds since 1970, ``sha256`` in hex, ``part`` the part's id."""
+
+    path: bytes
+    size: int
+    mode: int
+    mtime_ns: int
+    ctime_ns: int
+    device: int
+    inode: int
+    uid: int
+    gid: int
+    owner: str
+    group: str
+    sha256: str
+    part: str
+
+    def encode(self) -> bytes:
+        """Return the entry as a line with its newline."""
+        values = asdict(self)
+        del values["path"]
+        return json.dumps({**path_fields(self.path), **values}, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+_NUMBERS = ("size", "mode", "mtime_ns", "ctime_ns", "device", "inode", "uid", "gid")
+_UNSIGNED = ("size", "mode", "uid", "gid")
+_TEXTS = ("owner", "group", "sha256", "part")
+
+
+def decode_entry(line: bytes) -> IndexEntry:
+    """Read a line of an index. Raises DamageError for anything that :meth:`IndexEntry.encode` would not write."""
+    fields = _object(line)
+    values: Dict[str, Any] = {}
+    for key in _NUMBERS:
+        value = fields.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or (key in _UNSIGNED and value < 0):
+            raise DamageError("an index line has no valid {0}: {1!r}".format(key, line[:200]))
+        values[key] = value
+    for key in _TEXTS:
+        value = fields.get(key)
+        if not isinstance(value, str):
+            raise DamageError("an index line has no valid {0}: {1!r}".format(key, line[:200]))
+        values[key] = value
+    path = path_of(fields)
+    if not is_safe_member(path):
+        raise DamageError("the index names a path outside the media directory: {0}".format(shown(path)))
+    if not PART_ID.match(values["part"]) or not SHA256.match(values["sha256"]):
+        raise DamageError("an index line has no valid part or sha256: {0!r}".format(line[:200]))
+    return IndexEntry(path=path, **values)
+
+
+def _object(line: bytes) -> Dict[str, Any]:
+    try:
+        fields = json.loads(line.decode("utf-8"))
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise DamageError("an index line is not a JSON object: {0!r}".format(line[:200]))
+    return fields
+
+
+def read_index(pieces: Iterable[bytes]) -> Iterator[IndexEntry]:
+    """Read an index from pieces of its plain text. Raises DamageError when it is not sorted, or not an index."""
+    last: Optional[bytes] = None
+    for line in lines(pieces):
+        entry = decode_entry(line)
+        if last is not None and entry.path <= last:
+            raise DamageError("the index is not sorted at {0}".format(shown(entry.path)))
+        last = entry.path
+        yield entry
+
+
+def lines(pieces: Iterable[bytes], limit: int = MAX_LINE) -> Iterator[bytes]:
+    """Split pieces of text into lines without their newline. Raises DamageError for a line over ``limit`` bytes."""
+    rest = b""
+    for piece in pieces:
+        found = (rest + piece).split(b"\n")
+        rest = found.pop()
+        if len(rest) > limit:
+            raise DamageError("a line is longer than {0} bytes".format(limit))
+        yield from found
+    if rest:
+        raise DamageError("the last line is cut short")

@@ -1,0 +1,89 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The commit record of a part: what the part's tar holds, member by member, in the order of the tar."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Dict, List
+
+from ..errors import DamageError
+from ..paths import is_safe_member, path_fields, path_of, shown
+from .index import PART_ID, SHA256
+
+FORMAT = 1
+#: Bounds of a part, so that a reader may hold one record in memory: content bytes and members.
+PART_CONTENT_BYTES = 1 << 30
+PART_MEMBERS = 16_384
+#: A frame holds at most this many bytes of tar, or one member.
+FRAME_BYTES = 32 << 20
+#: A plain record of PART_MEMBERS members with paths of 4,096 bytes stays below this.
+MAX_RECORD_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class PartMember:
+    """A member: ``size`` in bytes, ``sha256`` of its content, ``offset`` of its zstd frame in the part file."""
+
+    path: bytes
+    size: int
+    sha256: str
+    offset: int
+
+
+@dataclass
+class PartRecord:
+    """``size`` and ``sha256`` are those of the stored part file; ``tar_size`` is the length of the plain tar."""
+
+    part: str
+    size: int
+    sha256: str
+    tar_size: int
+    members: List[PartMember] = field(default_factory=list)
+
+    def encode(self) -> bytes:
+        """Return the record as JSON text, one member a line."""
+        head = {"format": FORMAT, "part": self.part, "size": self.size, "sha256": self.sha256,
+                "tar_size": self.tar_size}
+        rows = ",\n".join(
+            json.dumps({**path_fields(member.path), "size": member.size, "sha256": member.sha256,
+                        "offset": member.offset}, separators=(",", ":"))
+            for member in self.members
+        )
+        return (json.dumps(head)[:-1] + ', "members": [\n' + rows + "\n]}\n").encode("ascii")
+
+
+def _count(fields: Dict[str, Any], key: str) -> int:
+    value = fields.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise DamageError("a part's record has no valid {0}".format(key))
+    return value
+
+
+def _text(fields: Dict[str, Any], key: str, pattern: Any) -> str:
+    value = fields.get(key)
+    if not isinstance(value, str) or not pattern.match(value):
+        raise DamageError("a part's record has no valid {0}".format(key))
+    return value
+
+
+def decode_record(text: bytes) -> PartRecord:
+    """Read a commit record. Raises DamageError for anything but a record of this format."""
+    try:
+        fields = json.loads(text.decode("utf-8"))
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT or not isinstance(fields.get("members"), list):
+        raise DamageError("a part's record is not one of format {0}".format(FORMAT))
+    members = []
+    for row in fields["members"]:
+        if not isinstance(row, dict):
+            raise DamageError("a part's record has a member that is not an object")
+        path = path_of(row)
+        if not is_safe_member(path):
+            raise DamageError("a part's record names a path outside the media directory: {0}".format(shown(path)))
+        members.append(PartMember(path, _count(row, "size"), _text(row, "sha256", SHA256), _count(row, "offset")))
+    return PartRecord(_text(fields, "part", PART_ID), _count(fields, "size"), _text(fields, "sha256", SHA256),
+                      _count(fields, "tar_size"), members)

@@ -1,0 +1,181 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A scratch database: files and version rows of one snapshot, sorted and merged on disk instead of in memory."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import OK, VANISHED, ArchivedFile
+from ansible_collections.papermerge.backup.plugins.module_utils.media.scan import ScannedFile
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PART_CONTENT_BYTES, PART_MEMBERS
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import FileState
+
+_SCHEMA = """
+create table file (path blob primary key, size integer, mode integer, mtime_ns integer, ctime_ns integer,
+                   device integer, inode integer, uid integer, gid integer, owner text, grp text, sha256 text,
+                   part text, state text, reason text) without rowid;
+create table expected (path blob, row text, key text);
+create table directory (path blob primary key) without rowid;
+create table held (path blob primary key) without rowid;
+"""
+_ENTRY = "path, size, mode, mtime_ns, ctime_ns, device, inode, uid, gid, owner, grp, sha256, part"
+#: What a file is before anybody has read it.
+SCANNED = "scanned"
+ROW_DELETED = "row_deleted"
+
+
+class Catalog:
+    """Files by path and expected version rows, in a scratch file that its owner removes."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.executescript("pragma journal_mode = off; pragma synchronous = off; pragma cache_size = -16384;"
+                               "pragma temp_store = file;" + _SCHEMA)
+        self._db.execute("begin")
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Catalog:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    # -- filling ------------------------------------------------------------------------------------------------------
+
+    def add_scanned(self, files: Iterable[ScannedFile]) -> None:
+        self._db.executemany(
+            "insert or replace into file (path, size, mtime_ns, ctime_ns, device, inode, state)"
+            " values (?, ?, ?, ?, ?, ?, '{}')".format(SCANNED), files)
+
+    def add_archived(self, files: Iterable[ArchivedFile], part: str) -> None:
+        """Note what became of files: those that are OK are in the part, vanished ones are forgotten."""
+        rows = list(files)
+        self._db.executemany(
+            "insert or replace into file ({}, state, reason) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)".format(
+                _ENTRY),
+            ((file.path, file.size, file.mode, file.mtime_ns, file.ctime_ns, file.device, file.inode, file.uid, file.gid,
+              file.owner, file.group, file.sha256, part if file.state == OK else None, file.state, file.reason)
+             for file in rows if file.state != VANISHED))
+        self._db.executemany("delete from file where path = ?",
+                             ((file.path,) for file in rows if file.state == VANISHED))
+
+    def add_entries(self, entries: Iterable[IndexEntry]) -> None:
+        """Take files from an index."""
+        self._db.executemany(
+            "insert into file ({}, state) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{}')".format(_ENTRY, OK),
+            ((entry.path, entry.size, entry.mode, entry.mtime_ns, entry.ctime_ns, entry.device, entry.inode, entry.uid,
+              entry.gid, entry.owner, entry.group, entry.sha256, entry.part) for entry in entries))
+
+    def add_expected(self, rows: Iterable[tuple[bytes, str, str]]) -> None:
+        """Take version rows whose file is expected: (path, row, key)."""
+        self._db.executemany("insert into expected values (?, ?, ?)", rows)
+
+    def add_directories(self, paths: Iterable[bytes]) -> None:
+        """Take directories whose files belong to a version row, whatever their names."""
+        self._db.executemany("insert or ignore into directory values (?)", ((path,) for path in paths))
+
+    def add_held(self, paths: Iterable[bytes]) -> None:
+        """Take paths that the newest complete snapshot holds."""
+        self._db.executemany("insert or ignore into held values (?)", ((path,) for path in paths))
+
+    def forget_held(self) -> None:
+        self._db.execute("delete from held")
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def scanned_totals(self) -> tuple[int, int]:
+        """Return the number of files that nobody has read yet, and the sum of their sizes in bytes."""
+        count, size = self._db.execute(
+            "select count(*), coalesce(sum(size), 0) from file where state = '{}'".format(SCANNED)).fetchone()
+        return int(count), int(size)
+
+    def next_part(self, part_bytes: int = PART_CONTENT_BYTES) -> list[tuple[bytes, int]]:
+        """Return the next files to put into a part: (path, size), at least one and at most a part's worth."""
+        chosen: list[tuple[bytes, int]] = []
+        total = 0
+        for path, size in self._db.execute(
+                "select path, size from file where state = '{}' order by path limit {}".format(SCANNED, PART_MEMBERS)):
+            if chosen and total + size > part_bytes:
+                break
+            chosen.append((path, size))
+            total += size
+        return chosen
+
+    def retry(self, state: str) -> int:
+        """Mark files in a state as unread again. Returns how many."""
+        return self._db.execute("update file set state = '{}' where state = ?".format(SCANNED), (state,)).rowcount
+
+    def mark_scanned(self, paths: Iterable[bytes]) -> None:
+        """Take files that have appeared since the scan."""
+        self._db.executemany("insert or replace into file (path, size, state) values (?, 0, '{}')".format(SCANNED),
+                             ((path,) for path in paths))
+
+    def mark_deleted(self, paths: Iterable[bytes]) -> None:
+        """Note that the rows that expect these files are gone."""
+        self._db.executemany("insert or replace into file (path, size, state) values (?, 0, '{}')".format(ROW_DELETED),
+                             ((path,) for path in paths))
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    def entries(self, part: str | None = None) -> Iterator[IndexEntry]:
+        """Yield the files that are in parts, sorted by raw path bytes; of one part where it is named."""
+        condition, values = ("part = ?", (part,)) if part is not None else ("part is not null", ())
+        for row in self._db.execute("select {} from file where {} order by path".format(_ENTRY, condition), values):
+            yield IndexEntry(*row)
+
+    def index_by_part(self) -> None:
+        """Make :meth:`entries` of one part quick."""
+        self._db.execute("create index file_part on file (part, path)")
+
+    def unproved(self) -> list[tuple[bytes, str]]:
+        """Return the expected files that are in no part: (path, key of the row)."""
+        return [(path, key) for path, key in self._db.execute(
+            "select e.path, e.key from expected e left join file f on f.path = e.path"
+            " where f.part is null and coalesce(f.state, '') <> '{}' order by e.path".format(ROW_DELETED))]
+
+    def expected_states(self) -> Iterator[tuple[bytes, str, FileState | None, bool]]:
+        """Yield (path, row, what is known of the file, the newest complete snapshot holds it), sorted by path."""
+        query = ("select e.path, e.row, f.size, f.ctime_ns, f.part, f.state, h.path is not null from expected e"
+                 " left join file f on f.path = e.path left join held h on h.path = e.path order by e.path")
+        for path, row, size, ctime_ns, part, state, held in self._db.execute(query):
+            known = None
+            if state is not None:
+                known = FileState(size or 0, ctime_ns or 0, part is not None, state not in (OK, ROW_DELETED),
+                                  state == ROW_DELETED)
+            yield path, row, known, bool(held)
+
+    def count_state(self, state: str) -> int:
+        """Return how many files are in a state."""
+        return int(self._db.execute("select count(*) from file where state = ?", (state,)).fetchone()[0])
+
+    def example(self, state: str) -> tuple[bytes, str] | None:
+        """Return one file in a state: (path, reason)."""
+        found: tuple[bytes, str] | None = self._db.execute(
+            "select path, reason from file where state = ? order by path limit 1", (state,)).fetchone()
+        return found
+
+    def totals(self) -> tuple[int, int]:
+        """Return the number of files in parts and the sum of their sizes in bytes."""
+        count, size = self._db.execute(
+            "select count(*), coalesce(sum(size), 0) from file where part is not null").fetchone()
+        return int(count), int(size)
+
+    def files_below(self, directory: bytes) -> Iterator[bytes]:
+        """Yield the paths of stored files below a directory, sorted."""
+        for (path,) in self._db.execute(
+                "select path from file where path > ? and path < ? and part is not null order by path",
+                (directory + b"/", directory + b"0")):
+            yield path
+
+    def is_expected(self, path: bytes) -> bool:
+        return self._db.execute("select 1 from expected where path = ?", (path,)).fetchone() is not None
+
+    def is_listed_directory(self, path: bytes) -> bool:
+        return self._db.execute("select 1 from directory where path = ?", (path,)).fetchone() is not None

@@ -1,0 +1,386 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The create: claim, discover, dump, archive, settle, prove, commit. One call does all of it, or leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
+    sync_directory,
+    write_private,
+)
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, DamageError, LossError
+from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import (
+    CHANGING,
+    ArchivedFile,
+    archived_file,
+)
+from ansible_collections.papermerge.backup.plugins.module_utils.media.scan import scanned_file
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import (
+    ReleaseLine,
+    release_line_named,
+)
+from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_fields, path_of
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import (
+    COMPLETE,
+    FORMAT,
+    INCOMPLETE,
+    Manifest,
+    StoredFile,
+    StoredPart,
+    checksum_line,
+)
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import FRAME_BYTES, PART_CONTENT_BYTES
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import Proof, losses
+from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
+from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
+from ansible_collections.papermerge.backup.plugins.plugin_utils.proving import prove
+from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import (
+    CHECKSUM,
+    MANIFEST,
+    InstanceDirectory,
+    StoredSnapshot,
+    iso,
+    utc_now,
+)
+from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
+    PartWriter,
+    StoredWriter,
+    require_zstandard,
+    storage_errors,
+    store,
+)
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
+from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import check_sizes, read_entries
+
+SCRATCH = "scratch.sqlite3"
+DATABASE_NAMES = {"sqlite": "database.sqlite3.zst"}
+INDEX_NAME = "index.jsonl.zst"
+#: How often the settle pass looks again at files that are missing or changing, and the seconds between two looks.
+SETTLE_ROUNDS = 3
+SETTLE_SECONDS = 2.0
+
+
+@dataclass
+class CreateRequest:
+    """What a create is to do. Discovery settings are None where the host has to be asked."""
+
+    host: str
+    instance: str
+    project_dir: str | None = None
+    media_root: str | None = None
+    database_url: str | None = None
+    app_version: str | None = None
+    copy_dir: str | None = None
+    media_allowed_roots: list[str] = field(default_factory=list)
+    derived: bool = True
+    accept_missing: bool = False
+    collection_version: str = ""
+
+    def discovery(self, sizes: bool) -> dict[str, Any]:
+        """Return the arguments of the agent's describe."""
+        return {"project_dir": self.project_dir, "media_root": self.media_root, "database_url": self.database_url,
+                "app_version": self.app_version, "media_allowed_roots": self.media_allowed_roots,
+                "accept_missing": self.accept_missing, "sizes": sizes, "excluded": []}
+
+
+def excluded_directories(line: ReleaseLine, derived: bool) -> list[str]:
+    """Return the directories below the media root that a snapshot leaves out."""
+    return [] if derived else [os.fsdecode(name) for name in line.derived]
+
+
+def create_snapshot(session: Session, place: InstanceDirectory, request: CreateRequest,
+                    progress: Progress) -> dict[str, Any]:
+    """Make and commit a snapshot; returns its description. Nothing is published unless it is whole and synced.
+
+    Raises LossError, with the description in its details, after committing a snapshot that is marked incomplete;
+    any other BackupError when nothing was committed.
+    """
+    require_zstandard()
+    place.make()
+    with place.locked():
+        place.remove_abandoned()
+        place.repair_history()
+        sequence, incoming = place.claim()
+        try:
+            with Catalog(incoming / SCRATCH) as catalog:
+                work = _Create(session, place, request, progress, sequence, incoming, catalog)
+                manifest, reasons = work.run()
+            (incoming / SCRATCH).unlink()
+            description = _commit(place, incoming, manifest, work.parts)
+        except BaseException:
+            shutil.rmtree(incoming, ignore_errors=True)
+            raise
+    description["seconds"] = round(time.monotonic() - work.begun, 3)
+    if reasons and not request.accept_missing:
+        raise LossError("snapshot {} is kept but incomplete: {}. {}Restore what is lost, or set "
+                        "papermerge_backup_accept_missing".format(manifest.id, "; ".join(reasons),
+                                                                  _first_damaged(manifest)), snapshot=description)
+    return description
+
+
+def _first_damaged(manifest: Manifest) -> str:
+    damaged = manifest.proof["damaged"]
+    return "The first is {} ({}). ".format(damaged[0]["path"], damaged[0]["class"]) if damaged else ""
+
+
+class _Create:
+    """One run: what its steps share."""
+
+    def __init__(self, session: Session, place: InstanceDirectory, request: CreateRequest, progress: Progress,
+                 sequence: int, incoming: Path, catalog: Catalog) -> None:
+        self._session = session
+        self._place = place
+        self._request = request
+        self._progress = progress
+        self._sequence = sequence
+        self._incoming = incoming
+        self._catalog = catalog
+        self._started = utc_now()
+        self._timings: dict[str, float] = {}
+        self.begun = time.monotonic()
+        self.parts: list[StoredPart] = []
+
+    def run(self) -> tuple[Manifest, list[str]]:
+        """Do everything but the commit. Returns the manifest, written, and the reasons why it counts as loss."""
+        found = self._timed("discover", lambda: self._call("describe", self._request.discovery(False)))
+        line = release_line_named(found["release_line"])
+        self._host_compresses = bool(found["host"]["zstd"])
+        self._media = {"root": found["media_root"], "media_allowed_roots": self._request.media_allowed_roots}
+        database, dump = self._timed("dump", lambda: self._dump(found, line))
+        scan = self._timed("scan", lambda: self._scan(line))
+        self._timed("archive", self._archive)
+        self._timed("settle", lambda: self._settle(found, line))
+        proof, previous = self._timed("prove", lambda: self._prove(line, dump))
+        index = store(self._incoming / INDEX_NAME, (entry.encode() for entry in self._catalog.entries()))
+        reasons = losses(proof, first=previous is None)
+        manifest = self._manifest(found, line, database, dump, scan, proof, index, reasons, previous)
+        return manifest, reasons
+
+    def _timed(self, name: str, step: Any) -> Any:
+        begun = time.monotonic()
+        result = step()
+        self._timings[name] = round(time.monotonic() - begun, 3)
+        return result
+
+    def _call(self, operation: str, arguments: dict[str, Any], handlers: Handlers | None = None,
+              records: Any = None) -> dict[str, Any]:
+        handlers = handlers or Handlers()
+        handlers.progress = self._progress.update
+        return self._session.call(Call(operation, arguments, records), handlers)
+
+    def _dump(self, found: dict[str, Any], line: ReleaseLine) -> tuple[StoredFile, dict[str, Any]]:
+        """Bring the dump and its version rows here. The rows are of the same moment as the dump."""
+        self._progress.begin("database", found["database_size"])
+        writer = StoredWriter(self._incoming / DATABASE_NAMES[found["database_engine"]], self._host_compresses)
+        self._not_expected = self._older = 0
+
+        def take(rows: Iterator[dict[str, Any]]) -> None:
+            expected, directories = [], []
+            for row in rows:
+                self._older += row["older"]
+                directories.append(os.fsencode(row["directory"]))
+                if "path" in row or "path_base64" in row:
+                    expected.append((path_of(row), row["row"], row["key"]))
+                else:
+                    self._not_expected += 1
+            self._catalog.add_expected(expected)
+            self._catalog.add_directories(directories)
+
+        try:
+            dump = self._call("dump_database", {"path": found["database_path"], "release_line": line.name,
+                                                "copy_dir": self._request.copy_dir or "",
+                                                "compress": self._host_compresses},
+                              Handlers(records=take, data=writer.write))
+            sha256 = writer.finish()
+        finally:
+            writer.close()
+        return StoredFile(writer.path.name, writer.size, sha256, dump["plain_size"]), dump
+
+    def _scan(self, line: ReleaseLine) -> dict[str, Any]:
+        self._progress.begin("scan", unit="files")
+        return self._call("scan_media", {**self._media, "excluded": excluded_directories(line, self._request.derived)},
+                          Handlers(records=lambda rows: self._catalog.add_scanned(scanned_file(row) for row in rows)))
+
+    def _archive(self) -> None:
+        """Bring every file that nobody has read yet, part by part."""
+        _count, size = self._catalog.scanned_totals()
+        self._progress.begin("media", size)
+        done = 0
+        while True:
+            chosen = self._catalog.next_part(PART_CONTENT_BYTES)
+            if not chosen:
+                return
+            done = self._archive_part(chosen, done)
+
+    def _archive_part(self, chosen: list[tuple[bytes, int]], done: int) -> int:
+        part = PartWriter(self._incoming, self._host_compresses)
+        files: list[ArchivedFile] = []
+        size = sum(file_size for _path, file_size in chosen)
+        try:
+            handlers = Handlers(records=lambda rows: files.extend(archived_file(row) for row in rows), data=part.write,
+                                event=lambda _event: part.end_frame())
+            result = self._session.call(
+                Call("archive_media", {**self._media, "compress": self._host_compresses, "frame_bytes": FRAME_BYTES,
+                                       "size": size}, records=(path_fields(path) for path, _size in chosen)),
+                _with_progress(handlers, lambda part_done, _total: self._progress.update(done + part_done)))
+            if {file.path for file in files} != {path for path, _size in chosen}:
+                raise BackupError("the agent did not answer for every file of a part; please report this")
+            self._catalog.add_archived(files, part.id)
+            if result["members"]:
+                self.parts.append(part.finish(files, result["tar_size"]))
+            else:
+                part.discard()
+        finally:
+            part.close()
+        return done + size
+
+    def _settle(self, found: dict[str, Any], line: ReleaseLine) -> None:
+        """Look again at expected files that are missing and at files that were changing, until they rest."""
+        for attempt in range(SETTLE_ROUNDS):
+            unproved = self._catalog.unproved()
+            changing = self._catalog.retry(CHANGING)
+            if not unproved and not changing:
+                return
+            if attempt:
+                time.sleep(SETTLE_SECONDS)
+            self._progress.begin("settle", unit="files")
+            appeared: list[bytes] = []
+            deleted: list[bytes] = []
+
+            def sort(rows: Iterator[dict[str, Any]], appeared: list[bytes] = appeared,
+                     deleted: list[bytes] = deleted) -> None:
+                for row in rows:
+                    if row["file"]:
+                        appeared.append(path_of(row))
+                    elif not row["row"]:
+                        deleted.append(path_of(row))
+
+            for start in range(0, len(unproved), 4096):
+                self._call("settle", {**self._media, "path": found["database_path"], "release_line": line.name},
+                           Handlers(records=sort),
+                           ({**path_fields(path), "key": key} for path, key in unproved[start : start + 4096]))
+            self._catalog.mark_scanned(appeared)
+            self._catalog.mark_deleted(deleted)
+            self._archive()
+
+    def _prove(self, line: ReleaseLine, dump: dict[str, Any]) -> tuple[Proof, StoredSnapshot | None]:
+        """Return the proof, and the snapshot that it was compared with: the newest complete one that can be read."""
+        previous = None
+        for previous in self._place.complete():
+            try:
+                self._catalog.add_held(entry.path for entry in read_entries(previous))
+                break
+            except DamageError:
+                self._catalog.forget_held()
+                previous = None
+        return prove(self._catalog, line, dump["moment_ns"], self._not_expected, self._older), previous
+
+    def _manifest(self, found: dict[str, Any], line: ReleaseLine, database: StoredFile, dump: dict[str, Any],
+                  scan: dict[str, Any], proof: Proof, index: StoredFile, reasons: list[str],
+                  previous: StoredSnapshot | None) -> Manifest:
+        files, size = self._catalog.totals()
+        ended = utc_now()
+        stored = database.size + index.size + sum(part.size + part.record_size for part in self.parts)
+        accepted = self._request.accept_missing
+        manifest = Manifest({
+            "format": FORMAT,
+            "features": [],
+            "id": "{:06}-{}".format(self._sequence, self._started.strftime("%Y%m%dT%H%M%SZ")),
+            "sequence": self._sequence,
+            "state": INCOMPLETE if reasons and not accepted else COMPLETE,
+            "reasons": reasons,
+            "instance": self._request.instance,
+            "host": {"inventory_name": self._request.host, **found["host"]},
+            "started": iso(self._started),
+            "ended": iso(ended),
+            "papermerge": {"version": found["version"], "found_in": found["version_found_in"],
+                           "release_line": line.name, "project_dir": found["project_dir"]},
+            "database": {
+                "engine": found["database_engine"], "path": found["database_path"],
+                "found_in": found["database_found_in"], "server_version": dump["server_version"],
+                "encoding": dump["encoding"], "locale": None, "owner": dump["owner"], "mode": dump["mode"],
+                "schema_marker": dump["schema_marker"], "dump_format": "sqlite3",
+                "client": "python sqlite3 {}".format(dump["server_version"]), "journal_mode": dump["journal_mode"],
+                "plain_sha256": dump["plain_sha256"], "dumped_at_ns": dump["moment_ns"],
+                "restarts": dump["restarts"], "locked_seconds": dump["locked_seconds"],
+            },
+            "media": {"root": found["media_root"], "found_in": found["media_found_in"], "layout": line.layout,
+                      "mode": found["media_mode"], "owner": found["media_owner"], "derived": self._request.derived},
+            "files": {"database": asdict(database), "index": asdict(index), "config": None},
+            "parts": [asdict(part) for part in self.parts],
+            "row_counts": dump["row_counts"],
+            "proof": proof.as_dict(),
+            "totals": {"documents": dump["row_counts"].get(line.documents_table, 0), "files": files,
+                       "media_bytes": size, "stored_bytes": stored, "new_bytes": stored,
+                       "skipped_special_files": scan["skipped"]},
+            "timings": self._timings,
+            "collection_version": self._request.collection_version,
+            "previous_manifest_sha256": previous.manifest_sha256 if previous is not None else None,
+        })
+        text = manifest.encode()
+        with storage_errors(self._incoming):
+            write_private(self._incoming / MANIFEST, text)
+            write_private(self._incoming / CHECKSUM, checksum_line(text))
+        return manifest
+
+
+def _with_progress(handlers: Handlers, progress: Any) -> Handlers:
+    handlers.progress = progress
+    return handlers
+
+
+def _commit(place: InstanceDirectory, incoming: Path, manifest: Manifest, parts: list[StoredPart]) -> dict[str, Any]:
+    """Move the parts to their place, check what the manifest names once more, and publish the snapshot."""
+    moved: list[Path] = []
+    try:
+        with storage_errors(place.parts_path):
+            for part in parts:
+                for path in (place.part_path(part.id), place.record_path(part.id)):
+                    os.rename(incoming / path.name, path)
+                    moved.append(path)
+            sync_directory(place.parts_path)
+        check_sizes(place, incoming, manifest)
+        place.publish(incoming, manifest.id)
+    except BaseException:
+        if not (place.snapshots_path / manifest.id).exists():
+            for path in moved:
+                path.unlink(missing_ok=True)
+        raise
+    place.history.append("committed", manifest.id, place.manifest_sha256(manifest), state=manifest.state)
+    return describe_snapshot(manifest, place)
+
+
+def describe_snapshot(manifest: Manifest, place: InstanceDirectory) -> dict[str, Any]:
+    """Return what results and tables say of a snapshot."""
+    proof = manifest.proof
+    return {
+        "id": manifest.id,
+        "sequence": manifest.sequence,
+        "instance": manifest.instance,
+        "state": manifest.state,
+        "path": str(place.snapshots_path / manifest.id),
+        "started": manifest.started,
+        "ended": manifest.ended,
+        "version": manifest.version,
+        "documents": manifest.totals.get("documents"),
+        "files": manifest.totals.get("files"),
+        "originals": proof.get("proved"),
+        "expected": proof.get("expected"),
+        "classes": proof.get("classes"),
+        "orphans": proof.get("orphans"),
+        "media_bytes": manifest.totals.get("media_bytes"),
+        "new_bytes": manifest.totals.get("new_bytes"),
+        "stored_bytes": manifest.totals.get("stored_bytes"),
+        "timings": manifest.fields.get("timings"),
+        "database_restarts": manifest.database.get("restarts"),
+        "database_locked_seconds": manifest.database.get("locked_seconds"),
+    }

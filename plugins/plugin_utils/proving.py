@@ -1,0 +1,46 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The proof on the controller: version rows against the files that are in parts, merged in the catalog."""
+
+from __future__ import annotations
+
+from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import CHANGING, UNREADABLE
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import ReleaseLine
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import (
+    NOT_COMPUTABLE,
+    NOT_EXPECTED,
+    Proof,
+    classify,
+)
+from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
+
+
+def prove(catalog: Catalog, line: ReleaseLine, dumped_at_ns: int, not_expected: int, older: int) -> Proof:
+    """Put every version row into its class and count the originals that no row accounts for.
+
+    ``dumped_at_ns``: moment of the dump in nanoseconds since 1970 by the host's clock; ``older``: versions whose paths
+    cannot be computed.
+    """
+    proof = Proof()
+    proof.classes[NOT_EXPECTED] = not_expected
+    proof.classes[NOT_COMPUTABLE] = older
+    for path, row, state, held in catalog.expected_states():
+        proof.add(classify(state, dumped_at_ns), row, path, held)
+    proof.unreadable_files = catalog.count_state(UNREADABLE)
+    proof.changing_files = catalog.count_state(CHANGING)
+    for directory in line.originals:
+        for path in catalog.files_below(directory):
+            if catalog.is_expected(path):
+                continue
+            if _belongs_to_a_row(catalog, path):
+                proof.unlisted += 1
+            else:
+                proof.orphans += 1
+    return proof
+
+
+def _belongs_to_a_row(catalog: Catalog, path: bytes) -> bool:
+    """Tell whether a file lies below a directory of a version row: an older version, or something derived."""
+    parts = path.split(b"/")
+    return any(catalog.is_listed_directory(b"/".join(parts[:depth])) for depth in range(1, len(parts)))

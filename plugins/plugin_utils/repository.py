@@ -1,0 +1,392 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A repository of snapshots: a directory on the controller, laid out as docs/snapshot-format.md says."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
+    make_private_directory,
+    sync_directory,
+    sync_file,
+)
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
+    BackupError,
+    BusyError,
+    DamageError,
+    RepositoryError,
+    describe_os_error,
+)
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import (
+    COMPLETE,
+    MAX_MANIFEST_BYTES,
+    SNAPSHOT_ID,
+    Manifest,
+    checksum_line,
+    decode_manifest,
+)
+
+INSTANCE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@:-]{0,199}\Z")
+#: Seconds for which a run waits for another that may just be ending.
+LOCK_PATIENCE = 5.0
+PART_SUFFIX, RECORD_SUFFIX = ".tar.zst", ".json.zst"
+MANIFEST, CHECKSUM = "manifest.json", "manifest.json.sha256"
+
+
+def utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def iso(moment: datetime) -> str:
+    """Return a moment as ISO 8601 in UTC with microseconds."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_iso(text: str) -> datetime:
+    """Read what :func:`iso` wrote, or a time as a user writes it: UTC unless it has an offset. Raises ValueError."""
+    moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True)
+class StoredSnapshot:
+    """A snapshot of an instance: its directory, and its manifest or the reason why there is none to be had."""
+
+    directory: Path
+    sequence: int
+    manifest: Manifest | None
+    problem: BackupError | None
+    manifest_sha256: str = ""
+
+    @property
+    def id(self) -> str:
+        return self.directory.name
+
+    def require_manifest(self) -> Manifest:
+        """Return the manifest, or raise why there is none."""
+        if self.manifest is None:
+            assert self.problem is not None
+            raise self.problem
+        return self.manifest
+
+
+class Repository:
+    """The directory that the user names. Nothing is made before something has to be written."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(os.path.abspath(os.path.expanduser(path)))
+
+    def require(self) -> None:
+        """Raise RepositoryError unless the repository exists."""
+        if not self.path.is_dir():
+            raise RepositoryError("repository {} does not exist on the controller; set "
+                                  "papermerge_backup_repository".format(self.path))
+
+    def instances(self) -> list[str]:
+        """Return the names of the instances that have a directory here."""
+        self.require()
+        with _explained(self.path):
+            return sorted(entry.name for entry in os.scandir(self.path)
+                          if entry.is_dir() and INSTANCE_NAME.match(entry.name)
+                          and (Path(entry.path) / "snapshots").is_dir())
+
+    def instance(self, name: str) -> InstanceDirectory:
+        """Return the directory of an instance, which need not exist. Raises RepositoryError for an unusable name."""
+        if not INSTANCE_NAME.match(name):
+            raise RepositoryError("{!r} cannot name an instance in a repository: use letters, digits and ._@:- ; set "
+                                  "papermerge_backup_instance".format(name))
+        return InstanceDirectory(self.path / name)
+
+    def require_writable(self) -> None:
+        """Raise RepositoryError unless snapshots can be written here; makes nothing."""
+        place = self.path
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            raise RepositoryError("repository {}: {} is not a directory".format(self.path, place))
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise RepositoryError("repository {} cannot be written: no permission in {}; set "
+                                  "papermerge_backup_repository or run as another user".format(self.path, place))
+
+
+class InstanceDirectory:
+    """One instance's snapshots, parts and history."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        self.snapshots_path = path / "snapshots"
+        self.parts_path = path / "parts"
+        self.incoming_path = path / "incoming"
+        self.history = History(path / "history.jsonl")
+
+    def make(self) -> None:
+        """Make what is missing, private and synced. Raises RepositoryError."""
+        with _explained(self.path):
+            missing = []
+            place = self.path.parent
+            while not place.exists():
+                missing.append(place)
+                place = place.parent
+            for path in [*reversed(missing), self.path, self.snapshots_path, self.parts_path, self.incoming_path]:
+                with contextlib.suppress(FileExistsError):
+                    make_private_directory(path)
+                    sync_directory(path.parent)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the instance's lock. Raises BusyError when another run holds it for longer than LOCK_PATIENCE."""
+        with _explained(self.path):
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            deadline = time.monotonic() + LOCK_PATIENCE
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
+                        raise BusyError("another run works on instance {} in {} ({}); wait for it".format(
+                            self.name, self.path.parent, holder or "it does not say who")) from None
+                    time.sleep(0.1)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, "process {} since {}\n".format(os.getpid(), iso(utc_now())).encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def snapshot_names(self) -> list[str]:
+        """Return the ids of the committed snapshots, oldest first. The sequence number orders, not the clock."""
+        try:
+            with os.scandir(self.snapshots_path) as entries:
+                names = [entry.name for entry in entries if SNAPSHOT_ID.match(entry.name)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise RepositoryError("repository: {}".format(describe_os_error(error))) from None
+        return sorted(names, key=lambda name: int(name.split("-")[0]))
+
+    def snapshots(self) -> Iterator[StoredSnapshot]:
+        """Yield the committed snapshots, oldest first, each with its manifest or its problem."""
+        recorded = self.history.committed()
+        for name in self.snapshot_names():
+            yield self._load(name, recorded)
+
+    def _load(self, name: str, recorded: dict[str, str]) -> StoredSnapshot:
+        directory = self.snapshots_path / name
+        sequence = int(name.split("-")[0])
+        try:
+            text = _small_file(directory / MANIFEST)
+            line = _small_file(directory / CHECKSUM)
+            expected = checksum_line(text)
+            if line != expected:
+                raise DamageError("{} does not match {}: one of them was changed after the commit".format(
+                    directory / MANIFEST, CHECKSUM))
+            sha256 = expected.split()[0].decode("ascii")
+            if recorded.get(name, sha256) != sha256:
+                raise DamageError("{} is not the manifest that was committed: the instance's history has another "
+                                  "SHA-256".format(directory / MANIFEST))
+            manifest = decode_manifest(text)
+            if manifest.id != name:
+                raise DamageError("{} is the manifest of snapshot {}".format(directory / MANIFEST, manifest.id))
+            if manifest.instance != self.name:
+                raise DamageError("{} is the manifest of a snapshot of instance {}".format(
+                    directory / MANIFEST, manifest.instance))
+        except BackupError as error:
+            problem = type(error)("snapshot {}: {}".format(name, error.message))
+            return StoredSnapshot(directory, sequence, None, problem)
+        return StoredSnapshot(directory, sequence, manifest, None, sha256)
+
+    def complete(self) -> Iterator[StoredSnapshot]:
+        """Yield the complete snapshots whose manifests can be read, newest first."""
+        recorded = self.history.committed()
+        for name in reversed(self.snapshot_names()):
+            found = self._load(name, recorded)
+            if found.manifest is not None and found.manifest.state == COMPLETE:
+                yield found
+
+    @staticmethod
+    def manifest_sha256(manifest: Manifest) -> str:
+        """Return the SHA-256 in hex of a manifest as it is written."""
+        return checksum_line(manifest.encode()).split()[0].decode("ascii")
+
+    def select(self, wanted: str) -> StoredSnapshot:
+        """Return the snapshot that a user names: ``latest``, a sequence number, an id, or a time.
+
+        ``latest`` is the newest complete one; a damaged one that is newer is an error, not passed over in silence. A
+        time selects the newest complete snapshot that was started not after it. Raises RepositoryError when there is
+        none.
+        """
+        found = list(self.snapshots())
+        if not found:
+            raise RepositoryError("instance {} has no snapshots in {}".format(self.name, self.path.parent))
+        listed = "there are {}".format(", ".join(snapshot.id for snapshot in found[-5:]))
+        if wanted.isdigit() or SNAPSHOT_ID.match(wanted):
+            for snapshot in found:
+                if wanted == snapshot.id or (wanted.isdigit() and int(wanted) == snapshot.sequence):
+                    return snapshot
+            raise RepositoryError("instance {} has no snapshot {}; {}".format(self.name, wanted, listed))
+        moment: datetime | None = None
+        if wanted != "latest":
+            try:
+                moment = parse_iso(wanted)
+            except ValueError:
+                raise RepositoryError("{!r} names no snapshot: use latest, a sequence number, an id such as {}, or a "
+                                      "time such as 2026-11-22T13:42:15".format(wanted, found[-1].id)) from None
+        for snapshot in reversed(found):
+            if snapshot.manifest is None:
+                if moment is None or id_time(snapshot.id) <= moment:
+                    return snapshot
+            elif snapshot.manifest.state == COMPLETE and (
+                    moment is None or parse_iso(snapshot.manifest.started) <= moment):
+                return snapshot
+        raise RepositoryError("instance {} has no complete snapshot{}; {}".format(
+            self.name, "" if moment is None else " started by {}".format(iso(moment)), listed))
+
+    def part_path(self, part: str) -> Path:
+        return self.parts_path / (part + PART_SUFFIX)
+
+    def record_path(self, part: str) -> Path:
+        return self.parts_path / (part + RECORD_SUFFIX)
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def remove_abandoned(self) -> None:
+        """Remove what runs that were killed have left unfinished. The caller holds the lock."""
+        with _explained(self.incoming_path):
+            for entry in list(os.scandir(self.incoming_path)):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+
+    def repair_history(self) -> None:
+        """Record commits that a killed run had no time to record. The caller holds the lock."""
+        recorded = self.history.committed()
+        for name in self.snapshot_names():
+            if name not in recorded:
+                found = self._load(name, recorded)
+                if found.manifest is not None:
+                    self.history.append("committed", name, found.manifest_sha256)
+
+    def claim(self) -> tuple[int, Path]:
+        """Claim the next sequence number. Returns it and the directory for everything unfinished."""
+        with _explained(self.incoming_path):
+            while True:
+                number = self._last_number() + 1
+                path = self.incoming_path / "{:06}".format(number)
+                try:
+                    make_private_directory(path)
+                except FileExistsError:
+                    continue
+                # Another run may have committed this very number between the look and the claim.
+                if self._last_number(without=path.name) < number:
+                    sync_directory(self.incoming_path)
+                    return number, path
+                path.rmdir()
+
+    def _last_number(self, without: str = "") -> int:
+        numbers = [int(name.split("-")[0]) for name in self.snapshot_names()]
+        numbers += [int(name) for name in os.listdir(self.incoming_path) if name.isdigit() and name != without]
+        numbers += [int(name.split("-")[0]) for name in self.history.committed()]
+        return max(numbers, default=0)
+
+    def publish(self, incoming: Path, name: str) -> None:
+        """Commit a synced directory of incoming by one rename. Its parts are in place already."""
+        with _explained(self.snapshots_path):
+            sync_directory(incoming)
+            os.rename(incoming, self.snapshots_path / name)
+            sync_directory(self.snapshots_path)
+            sync_directory(self.incoming_path)
+
+
+class History:
+    """history.jsonl: one JSON object a line, appended and synced. A last line that was cut short is passed over."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, event: str, snapshot: str, manifest_sha256: str, **details: Any) -> None:
+        """Record an event: ``committed``, ``verified`` or ``pruned``."""
+        row = {"event": event, "snapshot": snapshot, "manifest_sha256": manifest_sha256, "time": iso(utc_now()),
+               **details}
+        with _explained(self._path):
+            made = not self._path.exists()
+            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
+                                 0o600)
+            with os.fdopen(descriptor, "r+b") as stream:
+                end = stream.seek(0, os.SEEK_END)
+                line = json.dumps(row).encode("ascii") + b"\n"
+                if end and os.pread(stream.fileno(), 1, end - 1) != b"\n":
+                    line = b"\n" + line
+                stream.write(line)
+                sync_file(stream)
+            if made:
+                sync_directory(self._path.parent)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the events, oldest first."""
+        try:
+            stream = open(self._path, "rb")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise RepositoryError("history: {}".format(describe_os_error(error))) from None
+        with stream:
+            for line in stream:
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(row, dict):
+                    yield row
+
+    def committed(self) -> dict[str, str]:
+        """Return the SHA-256 of the manifest of every snapshot that was ever committed, by id."""
+        return {str(row["snapshot"]): str(row["manifest_sha256"]) for row in self.rows()
+                if row.get("event") == "committed" and SNAPSHOT_ID.match(str(row.get("snapshot")))
+                and "manifest_sha256" in row}
+
+    def last_verified(self) -> dict[str, dict[str, Any]]:
+        """Return the last verification of every snapshot, by id."""
+        return {str(row.get("snapshot")): row for row in self.rows() if row.get("event") == "verified"}
+
+
+def id_time(name: str) -> datetime:
+    """Return the start that a snapshot's id names."""
+    return datetime.strptime(name.split("-")[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+
+
+def _small_file(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            text = stream.read(MAX_MANIFEST_BYTES + 1)
+    except FileNotFoundError:
+        raise DamageError("{} is missing".format(path)) from None
+    except OSError as error:
+        raise RepositoryError("{}".format(describe_os_error(error))) from None
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise DamageError("{} is larger than any manifest".format(path))
+    return text
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RepositoryError("repository: {}; see {}".format(describe_os_error(error), path)) from None

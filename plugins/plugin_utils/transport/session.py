@@ -1,0 +1,93 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A conversation with an agent, whatever carries it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.papermerge.backup.plugins.module_utils.agent import protocol
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.protocol import Frame
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import ConnectionLost, error_from_dict
+
+
+@dataclass
+class Handlers:
+    """What to do with what an agent sends before its result; each is called in the order of arrival."""
+
+    records: Callable[[Iterator[dict[str, Any]]], object] | None = None
+    data: Callable[[bytes], object] | None = None
+    event: Callable[[dict[str, Any]], object] | None = None
+    progress: Callable[[int, int], object] | None = None
+
+
+@dataclass
+class Call:
+    """A request and what follows it: records, then data; None where the operation takes none."""
+
+    operation: str
+    arguments: dict[str, Any]
+    records: Iterable[dict[str, Any]] | None = None
+    data: Iterable[bytes] | None = None
+
+    def frames(self) -> Iterator[bytes]:
+        """Yield the frames of the request, encoded."""
+        yield protocol.encode_json(protocol.REQUEST, {"operation": self.operation, "arguments": self.arguments})
+        if self.records is not None:
+            for batch in protocol.batches(protocol.record(row) for row in self.records):
+                yield protocol.encode(protocol.RECORDS, batch)
+            yield protocol.encode(protocol.END)
+        if self.data is not None:
+            for piece in self.data:
+                yield protocol.encode(protocol.DATA, piece)
+            yield protocol.encode(protocol.END)
+
+
+class Session(ABC):
+    """An agent on a host. A context manager: leaving it ends the agent and whatever it had not finished."""
+
+    @abstractmethod
+    def call(self, call: Call, handlers: Handlers | None = None) -> dict[str, Any]:
+        """Make a request and return its result.
+
+        Raises the agent's error as the BackupError that it was, ConnectionLost when the agent cannot be reached.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the conversation."""
+
+    #: Whether each request runs in a process of its own, so that the caller has to undo what an earlier one left.
+    separate_requests = False
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+
+def handle_until_result(frames: Iterator[Frame], handlers: Handlers) -> dict[str, Any]:
+    """Pass frames to their handlers until the result. Raises the agent's error, or ConnectionLost at an early end."""
+    for frame in frames:
+        if frame.kind == protocol.RESULT:
+            return frame.json()
+        if frame.kind == protocol.ERROR:
+            raise error_from_dict(frame.json())
+        if frame.kind == protocol.DATA and handlers.data is not None:
+            handlers.data(frame.payload)
+        elif frame.kind == protocol.RECORDS and handlers.records is not None:
+            handlers.records(protocol.records(frame.payload))
+        elif frame.kind == protocol.EVENT and handlers.event is not None:
+            handlers.event(frame.json())
+        elif frame.kind == protocol.PROGRESS:
+            if handlers.progress is not None:
+                values = frame.json()
+                handlers.progress(int(values["done"]), int(values["total"]))
+        elif frame.kind != protocol.HEARTBEAT:
+            raise ConnectionLost("the agent sent a frame of kind {} that nobody asked for".format(frame.kind))
+    raise ConnectionLost("the agent ended before it had answered")

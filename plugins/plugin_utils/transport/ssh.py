@@ -1,0 +1,137 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line of an ssh client of our own, built from the options of Ansible's ssh connection.
+
+A connection of our own, because Ansible's defaults compress (zstd data does not shrink again), share a control socket,
+and do not notice a dead peer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import stat
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+#: For -o the first value wins, so these stand before the user's own arguments.
+OWN_OPTIONS = ("ControlMaster=no", "ControlPath=none", "Compression=no", "ServerAliveInterval=15",
+               "ServerAliveCountMax=3", "RequestTTY=no")
+#: Flags of ssh without an argument; only among these may -C hide in a cluster such as -Cq.
+PLAIN_FLAGS = frozenset("46AaCfGgKkMNnqsTtVvXxYy")
+
+
+@dataclass(frozen=True)
+class SshOptions:
+    """What the user has told Ansible's ssh connection; the arguments are shell words as there."""
+
+    host: str
+    port: int | None = None
+    user: str | None = None
+    private_key_file: str | None = None
+    executable: str = "ssh"
+    ssh_args: str = ""
+    common_args: str = ""
+    extra_args: str = ""
+    host_key_checking: bool = True
+    timeout: int = 10
+    password: str | None = None
+
+
+def user_arguments(text: str) -> list[str]:
+    """Split a user's ssh arguments and take compression out: -C wins over Compression=no wherever it stands."""
+    kept = []
+    takes_value = False
+    for word in shlex.split(text):
+        if takes_value or not word.startswith("-") or not set(word[1:]) <= PLAIN_FLAGS:
+            takes_value = not takes_value and word.startswith("-") and len(word) == 2
+            kept.append(word)
+            continue
+        flags = word[1:].replace("C", "")
+        if flags:
+            kept.append("-" + flags)
+    return kept
+
+
+def ssh_command(options: SshOptions, remote_command: str) -> list[str]:
+    """Return the argument list of an ssh client that runs a command. Passwords are never in it."""
+    argv = [options.executable]
+    for setting in OWN_OPTIONS:
+        argv += ["-o", setting]
+    argv += ["-o", "ConnectTimeout={}".format(options.timeout)]
+    if options.password is None:
+        argv += ["-o", "BatchMode=yes"]
+    else:
+        argv += ["-o", "NumberOfPasswordPrompts=1"]
+    if not options.host_key_checking:
+        argv += ["-o", "StrictHostKeyChecking=no"]
+    if options.port is not None:
+        argv += ["-o", "Port={}".format(options.port)]
+    if options.private_key_file:
+        argv += ["-o", 'IdentityFile="{}"'.format(os.path.expanduser(options.private_key_file))]
+    if options.user:
+        argv += ["-o", 'User="{}"'.format(options.user)]
+    for arguments in (options.ssh_args, options.common_args, options.extra_args):
+        argv += user_arguments(arguments)
+    # The login shell may be anything; what it is given is one word that a POSIX shell gets to read.
+    return [*argv, "--", options.host, "/bin/sh -c {}".format(shlex.quote(remote_command))]
+
+
+@contextlib.contextmanager
+def askpass_environment(password: str | None) -> Iterator[dict[str, str] | None]:
+    """Yield the environment of an ssh client that asks a program of ours for the password.
+
+    The password goes through a FIFO in a private directory, never through an argument, the environment or a file.
+    """
+    if password is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="papermerge-backup-") as directory:
+        fifo, program = os.path.join(directory, "password"), os.path.join(directory, "askpass")
+        os.mkfifo(fifo, 0o600)
+        with open(program, "w", encoding="utf-8", opener=_executable) as stream:
+            stream.write("#!/bin/sh\nexec cat {}\n".format(shlex.quote(fifo)))
+        text = password
+        threading.Thread(target=lambda: _feed(fifo, text), daemon=True).start()
+        try:
+            yield {**os.environ, "SSH_ASKPASS": program, "SSH_ASKPASS_REQUIRE": "force"}
+        finally:
+            # Lets a feeder go that nobody has read from.
+            with contextlib.suppress(OSError):
+                os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
+
+
+def _executable(path: str, flags: int) -> int:
+    return os.open(path, flags, stat.S_IRWXU)
+
+
+def _feed(fifo: str, password: str) -> None:
+    with contextlib.suppress(OSError), open(fifo, "w", encoding="utf-8") as stream:
+        stream.write(password + "\n")
+
+
+def options_from(get_option: Callable[[str], object]) -> SshOptions:
+    """Read the options of an ssh connection plugin."""
+
+    def text(name: str) -> str | None:
+        value = get_option(name)
+        return None if value is None else str(value)
+
+    port = get_option("port")
+    return SshOptions(
+        host=text("host") or "",
+        port=int(str(port)) if port else None,
+        user=text("remote_user"),
+        private_key_file=text("private_key_file"),
+        executable=text("ssh_executable") or "ssh",
+        ssh_args=text("ssh_args") or "",
+        common_args=text("ssh_common_args") or "",
+        extra_args=text("ssh_extra_args") or "",
+        host_key_checking=bool(get_option("host_key_checking")),
+        timeout=int(str(get_option("timeout") or 10)),
+        password=text("password"),
+    )

@@ -1,0 +1,134 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An agent reached by files: for connections and become methods whose streams we cannot have.
+
+Each request is a run of its own: the request goes to a private directory on the host, the agent answers into a file
+there, and the connection's own put_file and fetch_file move both. The directory belongs to the connecting user; where
+the agent runs as somebody else than root, an access control list lets it in, or staging is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.papermerge.backup.plugins.module_utils.agent import protocol
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.protocol import Frame
+from ansible_collections.papermerge.backup.plugins.module_utils.durable import open_private
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import ConnectionLost, SettingError
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import (
+    GREETING,
+    agent_command,
+    agent_pack,
+)
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
+    Call,
+    Handlers,
+    Session,
+    handle_until_result,
+)
+
+
+class HostAccess:
+    """What staging needs of a connection. ``run(command, become)`` returns (status, stdout, stderr)."""
+
+    def __init__(self, name: str, run: Callable[[str, bool], tuple[int, str, str]],
+                 put: Callable[[str, str], object], fetch: Callable[[str, str], object],
+                 become_user: str | None) -> None:
+        self.name = name
+        self.run = run
+        self.put = put
+        self.fetch = fetch
+        self.become_user = become_user
+
+
+class StagedSession(Session):
+    """Talks to an agent through a directory on the host. ``label`` marks the directories of one instance's runs."""
+
+    separate_requests = True
+
+    def __init__(self, access: HostAccess, label: str, interpreter: str | None, scratch: Path,
+                 parent: str = "/var/tmp") -> None:
+        self._access = access
+        self._interpreter = interpreter
+        self._scratch = scratch
+        prefix = "{}/papermerge-backup-{}".format(parent, label)
+        # Only one run of an instance works at a time, so what carries its label was left by one that was killed.
+        made = self._run("rm -rf -- {0}.??????; umask 077; mktemp -d {0}.XXXXXX".format(shlex.quote(prefix)))
+        self._directory = made.strip().splitlines()[-1] if made.strip() else ""
+        if not self._directory.startswith(prefix + "."):
+            raise ConnectionLost("{}: cannot make a staging directory in {}".format(access.name, parent))
+        try:
+            self._make_files()
+        except BaseException:
+            self.close()
+            raise
+
+    def _run(self, command: str, become: bool = False) -> str:
+        status, output, complaint = self._access.run(command, become)
+        if status != 0:
+            words = " / ".join((complaint.strip() or output.strip()).splitlines()[-3:])
+            raise ConnectionLost("{}: a staging command failed (status {}): {}".format(self._access.name, status, words))
+        return output
+
+    def _make_files(self) -> None:
+        user = self._access.become_user
+        names = " ".join(shlex.quote(self._path(name)) for name in ("in", "out"))
+        self._run("umask 077; : > {}".format(" && : > ".join(names.split(" "))))
+        if user is None or user == "root":
+            return
+        try:
+            self._run("setfacl -m u:{0}:x {1} && setfacl -m u:{0}:rw {2}".format(
+                shlex.quote(user), shlex.quote(self._directory), names))
+        except ConnectionLost as error:
+            raise SettingError("staging as {} needs access control lists on the host so that nobody else can read "
+                               "what is staged, and {}; install acl there, become root, or use an ssh or local "
+                               "connection".format(user, error.message)) from None
+
+    def _path(self, name: str) -> str:
+        return "{}/{}".format(self._directory, name)
+
+    def call(self, call: Call, handlers: Handlers | None = None) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(dir=self._scratch) as local:
+            outgoing, incoming = os.path.join(local, "in"), os.path.join(local, "out")
+            with open_private(outgoing) as stream:
+                stream.write(agent_pack(batch=True))
+                for frame in call.frames():
+                    stream.write(frame)
+            self._access.put(outgoing, self._path("put"))
+            os.unlink(outgoing)
+            # What put_file makes has its own mode and owner; the file that the agent may read stays ours.
+            self._run("cat {0} > {1} && rm -f {0}".format(shlex.quote(self._path("put")),
+                                                          shlex.quote(self._path("in"))))
+            command = "{{ {}; }} < {} > {}".format(agent_command(self._interpreter), shlex.quote(self._path("in")),
+                                                    shlex.quote(self._path("out")))
+            status, _output, complaint = self._access.run(command, True)
+            descriptor = os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.close(descriptor)
+            self._access.fetch(self._path("out"), incoming)
+            with open(incoming, "rb") as stream:
+                greeting = stream.read(len(GREETING))
+                if greeting != GREETING:
+                    raise ConnectionLost("{}: the agent could not be started (status {}): {}".format(
+                        self._access.name, status, " / ".join(complaint.strip().splitlines()[-3:])))
+                return handle_until_result(self._frames(stream.read), handlers or Handlers())
+
+    @staticmethod
+    def _frames(read: Callable[[int], bytes]) -> Iterator[Frame]:
+        while True:
+            frame = protocol.read_frame(read)
+            if frame is None:
+                return
+            yield frame
+
+    def close(self) -> None:
+        if self._directory:
+            with contextlib.suppress(ConnectionLost):
+                self._run("rm -rf -- {}".format(shlex.quote(self._directory)))
+            self._directory = ""

@@ -1,0 +1,216 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An agent at the other end of a process of ours: a shell on this machine or an ssh client."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.papermerge.backup.plugins.module_utils.agent import protocol
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.protocol import Frame, FrameWriter
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, ConnectionLost
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import GREETING, agent_pack
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
+    Call,
+    Handlers,
+    Session,
+    handle_until_result,
+)
+
+#: What is kept of the other side's standard error, for messages.
+COMPLAINT_BYTES = 8192
+#: What a login shell may print before the agent's greeting.
+CHATTER_BYTES = 1 << 20
+CLOSE_SECONDS = 10.0
+
+
+@dataclass
+class Login:
+    """How to become another user at the other end.
+
+    ``is_prompt`` recognises a password prompt in what standard error has brought so far; ``password`` may be None.
+    """
+
+    method: str = ""
+    password: str | None = None
+    is_prompt: Callable[[bytes], bool] = field(default=lambda _text: False)
+
+
+class StreamedSession(Session):
+    """Runs ``argv``, which must end up in the agent's bootstrap, and talks to it over its standard streams."""
+
+    def __init__(self, argv: list[str], host: str, login: Login | None = None, timeout: float = 30.0,
+                 environment: dict[str, str] | None = None) -> None:
+        self._host = host
+        self._login = login or Login()
+        self._refused = ""
+        self._complaint = bytearray()
+        self._prompts = 0
+        self._buffer = bytearray()
+        try:
+            # A session of its own: an interrupt at the terminal reaches us, and we end the agent in order.
+            self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                             stderr=subprocess.PIPE, bufsize=0, start_new_session=True,
+                                             env=environment)
+        except OSError as error:
+            raise ConnectionLost("{}: cannot start {}: {}".format(host, argv[0], error.strerror)) from None
+        assert self._process.stdin and self._process.stdout and self._process.stderr
+        self._input, self._output, self._errors = self._process.stdin, self._process.stdout, self._process.stderr
+        self._closing = threading.Event()
+        self._listener = threading.Thread(target=self._listen_to_errors, daemon=True)
+        self._listener.start()
+        self._writer = FrameWriter(self._write)
+        try:
+            self._greet(timeout)
+        except BaseException:
+            self._kill()
+            raise
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the client, for tests that end it."""
+        return self._process.pid
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._input.fileno(), view):]
+
+    def _listen_to_errors(self) -> None:
+        while True:
+            try:
+                piece = os.read(self._errors.fileno(), 4096)
+            except (OSError, ValueError):
+                return
+            if not piece:
+                return
+            self._complaint += piece
+            if self._login.is_prompt(bytes(self._complaint)):
+                self._answer_prompt()
+            del self._complaint[:-COMPLAINT_BYTES]
+
+    def _answer_prompt(self) -> None:
+        self._prompts += 1
+        self._complaint.clear()
+        if self._login.password is None or self._prompts > 1:
+            what = "asks for a password" if self._login.password is None else "refused the password"
+            self._refused = "{} {}; set ansible_become_password".format(self._login.method, what)
+            self._process.kill()
+            return
+        with contextlib.suppress(OSError):
+            self._write(self._login.password.encode("utf-8") + b"\n")
+
+    def _greet(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while GREETING not in self._buffer:
+            if len(self._buffer) > CHATTER_BYTES:
+                raise ConnectionLost("{}: the login prints without end".format(self._host))
+            if not self._fill(deadline - time.monotonic()):
+                raise self._ended("the agent could not be started")
+        del self._buffer[: self._buffer.index(GREETING) + len(GREETING)]
+        with contextlib.suppress(BrokenPipeError):
+            self._write(agent_pack(batch=False))
+
+    def _fill(self, timeout: float) -> bool:
+        """Wait for more of the agent's output. Returns False at its end. Raises ConnectionLost after ``timeout``."""
+        ready, _writable, _failed = select.select([self._output], [], [], max(timeout, 0.0))
+        if not ready:
+            raise ConnectionLost("{}: nothing heard for {:.0f} s{}".format(self._host, timeout, self._last_words()))
+        piece = os.read(self._output.fileno(), 1 << 20)
+        self._buffer += piece
+        return bool(piece)
+
+    def _read(self, length: int) -> bytes:
+        while len(self._buffer) < length:
+            if not self._fill(protocol.SILENCE_LIMIT):
+                break
+        taken = bytes(self._buffer[:length])
+        del self._buffer[:length]
+        return taken
+
+    def _last_words(self) -> str:
+        lines = self._complaint.decode("utf-8", "replace").strip().splitlines()
+        return ": " + " / ".join(line.strip() for line in lines[-3:]) if lines else ""
+
+    def _ended(self, what: str) -> ConnectionLost:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(CLOSE_SECONDS)
+        self._listener.join(1.0)
+        if self._refused:
+            return ConnectionLost("{}: {}".format(self._host, self._refused))
+        return ConnectionLost("{}: {} (status {}){}".format(self._host, what, self._process.returncode,
+                                                            self._last_words()))
+
+    def _beat(self) -> None:
+        while not self._closing.wait(protocol.HEARTBEAT_INTERVAL):
+            try:
+                self._writer.send(protocol.HEARTBEAT)
+            except (OSError, ValueError):
+                return
+
+    def _frames(self) -> Iterator[Frame]:
+        while True:
+            try:
+                frame = protocol.read_frame(self._read)
+            except ConnectionLost as error:
+                if self._process.poll() is None:
+                    raise
+                raise self._ended("the connection was lost: {}".format(error.message)) from None
+            if frame is None:
+                raise self._ended("the connection was lost")
+            yield frame
+
+    def call(self, call: Call, handlers: Handlers | None = None) -> dict[str, Any]:
+        problems: list[BaseException] = []
+        sending = threading.Thread(target=self._send, args=(call, problems), daemon=True)
+        sending.start()
+        try:
+            result = handle_until_result(self._frames(), handlers or Handlers())
+        except ConnectionLost as error:
+            # What failed on our side while sending, such as a damaged part, is the cause, not the effect.
+            raise next((cause for cause in problems if isinstance(cause, BackupError)), error) from None
+        sending.join()
+        if problems:
+            raise problems[0]
+        return result
+
+    def _send(self, call: Call, problems: list[BaseException]) -> None:
+        try:
+            for frame in call.frames():
+                self._writer.send_encoded(frame)
+        except BrokenPipeError:
+            return  # the reader learns why
+        except BaseException as error:
+            problems.append(error)
+            # The agent must not wait for the rest, and must undo what it has.
+            with contextlib.suppress(OSError):
+                self._input.close()
+
+    def close(self) -> None:
+        """End the agent: it ends by itself when its input does; after CLOSE_SECONDS it is made to."""
+        self._closing.set()
+        with contextlib.suppress(OSError):
+            self._input.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(CLOSE_SECONDS)
+        self._kill()
+
+    def _kill(self) -> None:
+        self._closing.set()
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._listener.join(1.0)
+        for stream in (self._input, self._output, self._errors):
+            with contextlib.suppress(OSError):
+                stream.close()
