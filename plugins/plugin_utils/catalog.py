@@ -34,8 +34,10 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.executescript("pragma journal_mode = off; pragma synchronous = off; pragma cache_size = -16384;"
-                               "pragma temp_store = file;" + _SCHEMA)
+        self._db.executescript(
+            "pragma journal_mode = off; pragma synchronous = off; pragma cache_size = -16384;"
+            "pragma temp_store = file;" + _SCHEMA
+        )
         self._db.execute("begin")
 
     def close(self) -> None:
@@ -52,26 +54,65 @@ class Catalog:
     def add_scanned(self, files: Iterable[ScannedFile]) -> None:
         self._db.executemany(
             "insert or replace into file (path, size, mtime_ns, ctime_ns, device, inode, state)"
-            " values (?, ?, ?, ?, ?, ?, '{}')".format(SCANNED), files)
+            f" values (?, ?, ?, ?, ?, ?, '{SCANNED}')",
+            files,
+        )
 
     def add_archived(self, files: Iterable[ArchivedFile], part: str) -> None:
         """Note what became of files: those that are OK are in the part, vanished ones are forgotten."""
         rows = list(files)
         self._db.executemany(
-            "insert or replace into file ({}, state, reason) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)".format(
-                _ENTRY),
-            ((file.path, file.size, file.mode, file.mtime_ns, file.ctime_ns, file.device, file.inode, file.uid, file.gid,
-              file.owner, file.group, file.sha256, part if file.state == OK else None, file.state, file.reason)
-             for file in rows if file.state != VANISHED))
-        self._db.executemany("delete from file where path = ?",
-                             ((file.path,) for file in rows if file.state == VANISHED))
+            f"insert or replace into file ({_ENTRY}, state, reason)"
+            " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                (
+                    file.path,
+                    file.size,
+                    file.mode,
+                    file.mtime_ns,
+                    file.ctime_ns,
+                    file.device,
+                    file.inode,
+                    file.uid,
+                    file.gid,
+                    file.owner,
+                    file.group,
+                    file.sha256,
+                    part if file.state == OK else None,
+                    file.state,
+                    file.reason,
+                )
+                for file in rows
+                if file.state != VANISHED
+            ),
+        )
+        self._db.executemany(
+            "delete from file where path = ?", ((file.path,) for file in rows if file.state == VANISHED)
+        )
 
     def add_entries(self, entries: Iterable[IndexEntry]) -> None:
         """Take files from an index."""
         self._db.executemany(
-            "insert into file ({}, state) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{}')".format(_ENTRY, OK),
-            ((entry.path, entry.size, entry.mode, entry.mtime_ns, entry.ctime_ns, entry.device, entry.inode, entry.uid,
-              entry.gid, entry.owner, entry.group, entry.sha256, entry.part) for entry in entries))
+            f"insert into file ({_ENTRY}, state) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{OK}')",
+            (
+                (
+                    entry.path,
+                    entry.size,
+                    entry.mode,
+                    entry.mtime_ns,
+                    entry.ctime_ns,
+                    entry.device,
+                    entry.inode,
+                    entry.uid,
+                    entry.gid,
+                    entry.owner,
+                    entry.group,
+                    entry.sha256,
+                    entry.part,
+                )
+                for entry in entries
+            ),
+        )
 
     def add_expected(self, rows: Iterable[tuple[bytes, str, str]]) -> None:
         """Take version rows whose file is expected: (path, row, key)."""
@@ -93,7 +134,8 @@ class Catalog:
     def scanned_totals(self) -> tuple[int, int]:
         """Return the number of files that nobody has read yet, and the sum of their sizes in bytes."""
         count, size = self._db.execute(
-            "select count(*), coalesce(sum(size), 0) from file where state = '{}'".format(SCANNED)).fetchone()
+            f"select count(*), coalesce(sum(size), 0) from file where state = '{SCANNED}'"
+        ).fetchone()
         return int(count), int(size)
 
     def next_part(self, part_bytes: int = PART_CONTENT_BYTES) -> list[tuple[bytes, int]]:
@@ -101,7 +143,8 @@ class Catalog:
         chosen: list[tuple[bytes, int]] = []
         total = 0
         for path, size in self._db.execute(
-                "select path, size from file where state = '{}' order by path limit {}".format(SCANNED, PART_MEMBERS)):
+            f"select path, size from file where state = '{SCANNED}' order by path limit {PART_MEMBERS}"
+        ):
             if chosen and total + size > part_bytes:
                 break
             chosen.append((path, size))
@@ -110,24 +153,28 @@ class Catalog:
 
     def retry(self, state: str) -> int:
         """Mark files in a state as unread again. Returns how many."""
-        return self._db.execute("update file set state = '{}' where state = ?".format(SCANNED), (state,)).rowcount
+        return self._db.execute(f"update file set state = '{SCANNED}' where state = ?", (state,)).rowcount
 
     def mark_scanned(self, paths: Iterable[bytes]) -> None:
         """Take files that have appeared since the scan."""
-        self._db.executemany("insert or replace into file (path, size, state) values (?, 0, '{}')".format(SCANNED),
-                             ((path,) for path in paths))
+        self._db.executemany(
+            f"insert or replace into file (path, size, state) values (?, 0, '{SCANNED}')",
+            ((path,) for path in paths),
+        )
 
     def mark_deleted(self, paths: Iterable[bytes]) -> None:
         """Note that the rows that expect these files are gone."""
-        self._db.executemany("insert or replace into file (path, size, state) values (?, 0, '{}')".format(ROW_DELETED),
-                             ((path,) for path in paths))
+        self._db.executemany(
+            f"insert or replace into file (path, size, state) values (?, 0, '{ROW_DELETED}')",
+            ((path,) for path in paths),
+        )
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
     def entries(self, part: str | None = None) -> Iterator[IndexEntry]:
         """Yield the files that are in parts, sorted by raw path bytes; of one part where it is named."""
         condition, values = ("part = ?", (part,)) if part is not None else ("part is not null", ())
-        for row in self._db.execute("select {} from file where {} order by path".format(_ENTRY, condition), values):
+        for row in self._db.execute(f"select {_ENTRY} from file where {condition} order by path", values):
             yield IndexEntry(*row)
 
     def index_by_part(self) -> None:
@@ -136,19 +183,26 @@ class Catalog:
 
     def unproved(self) -> list[tuple[bytes, str]]:
         """Return the expected files that are in no part: (path, key of the row)."""
-        return [(path, key) for path, key in self._db.execute(
-            "select e.path, e.key from expected e left join file f on f.path = e.path"
-            " where f.part is null and coalesce(f.state, '') <> '{}' order by e.path".format(ROW_DELETED))]
+        return [
+            (path, key)
+            for path, key in self._db.execute(
+                "select e.path, e.key from expected e left join file f on f.path = e.path"
+                f" where f.part is null and coalesce(f.state, '') <> '{ROW_DELETED}' order by e.path"
+            )
+        ]
 
     def expected_states(self) -> Iterator[tuple[bytes, str, FileState | None, bool]]:
         """Yield (path, row, what is known of the file, the newest complete snapshot holds it), sorted by path."""
-        query = ("select e.path, e.row, f.size, f.ctime_ns, f.part, f.state, h.path is not null from expected e"
-                 " left join file f on f.path = e.path left join held h on h.path = e.path order by e.path")
+        query = (
+            "select e.path, e.row, f.size, f.ctime_ns, f.part, f.state, h.path is not null from expected e"
+            " left join file f on f.path = e.path left join held h on h.path = e.path order by e.path"
+        )
         for path, row, size, ctime_ns, part, state, held in self._db.execute(query):
             known = None
             if state is not None:
-                known = FileState(size or 0, ctime_ns or 0, part is not None, state not in (OK, ROW_DELETED),
-                                  state == ROW_DELETED)
+                known = FileState(
+                    size or 0, ctime_ns or 0, part is not None, state not in (OK, ROW_DELETED), state == ROW_DELETED
+                )
             yield path, row, known, bool(held)
 
     def count_state(self, state: str) -> int:
@@ -158,20 +212,23 @@ class Catalog:
     def example(self, state: str) -> tuple[bytes, str] | None:
         """Return one file in a state: (path, reason)."""
         found: tuple[bytes, str] | None = self._db.execute(
-            "select path, reason from file where state = ? order by path limit 1", (state,)).fetchone()
+            "select path, reason from file where state = ? order by path limit 1", (state,)
+        ).fetchone()
         return found
 
     def totals(self) -> tuple[int, int]:
         """Return the number of files in parts and the sum of their sizes in bytes."""
         count, size = self._db.execute(
-            "select count(*), coalesce(sum(size), 0) from file where part is not null").fetchone()
+            "select count(*), coalesce(sum(size), 0) from file where part is not null"
+        ).fetchone()
         return int(count), int(size)
 
     def files_below(self, directory: bytes) -> Iterator[bytes]:
         """Yield the paths of stored files below a directory, sorted."""
         for (path,) in self._db.execute(
-                "select path from file where path > ? and path < ? and part is not null order by path",
-                (directory + b"/", directory + b"0")):
+            "select path from file where path > ? and path < ? and part is not null order by path",
+            (directory + b"/", directory + b"0"),
+        ):
             yield path
 
     def is_expected(self, path: bytes) -> bool:

@@ -87,9 +87,16 @@ class CreateRequest:
 
     def discovery(self, sizes: bool) -> dict[str, Any]:
         """Return the arguments of the agent's describe."""
-        return {"project_dir": self.project_dir, "media_root": self.media_root, "database_url": self.database_url,
-                "app_version": self.app_version, "media_allowed_roots": self.media_allowed_roots,
-                "accept_missing": self.accept_missing, "sizes": sizes, "excluded": []}
+        return {
+            "project_dir": self.project_dir,
+            "media_root": self.media_root,
+            "database_url": self.database_url,
+            "app_version": self.app_version,
+            "media_allowed_roots": self.media_allowed_roots,
+            "accept_missing": self.accept_missing,
+            "sizes": sizes,
+            "derived": self.derived,
+        }
 
 
 def excluded_directories(line: ReleaseLine, derived: bool) -> list[str]:
@@ -97,8 +104,9 @@ def excluded_directories(line: ReleaseLine, derived: bool) -> list[str]:
     return [] if derived else [os.fsdecode(name) for name in line.derived]
 
 
-def create_snapshot(session: Session, place: InstanceDirectory, request: CreateRequest,
-                    progress: Progress) -> dict[str, Any]:
+def create_snapshot(
+    session: Session, place: InstanceDirectory, request: CreateRequest, progress: Progress
+) -> dict[str, Any]:
     """Make and commit a snapshot; returns its description. Nothing is published unless it is whole and synced.
 
     Raises LossError, with the description in its details, after committing a snapshot that is marked incomplete;
@@ -121,10 +129,27 @@ def create_snapshot(session: Session, place: InstanceDirectory, request: CreateR
             raise
     description["seconds"] = round(time.monotonic() - work.begun, 3)
     if reasons and not request.accept_missing:
-        raise LossError("snapshot {} is kept but incomplete: {}. {}Restore what is lost, or set "
-                        "papermerge_backup_accept_missing".format(manifest.id, "; ".join(reasons),
-                                                                  _first_damaged(manifest)), snapshot=description)
+        raise LossError(
+            "snapshot {} is kept but incomplete: {}. {}Restore what is lost, or set "
+            "papermerge_backup_accept_missing".format(manifest.id, "; ".join(reasons), _first_damaged(manifest)),
+            snapshot=description,
+        )
     return description
+
+
+def plan_snapshot(
+    session: Session, place: InstanceDirectory, request: CreateRequest, progress: Progress
+) -> dict[str, Any]:
+    """Return what a create would do, for check mode: the instance as found, with counts and sizes."""
+    require_zstandard()
+    progress.begin("scan", unit="files")
+    found = session.call(Call("describe", request.discovery(True)), Handlers(progress=progress.update))
+    return {
+        "instance": request.instance,
+        "repository": str(place.path.parent),
+        "previous": place.snapshot_names()[-1:],
+        **found,
+    }
 
 
 def _first_damaged(manifest: Manifest) -> str:
@@ -135,8 +160,16 @@ def _first_damaged(manifest: Manifest) -> str:
 class _Create:
     """One run: what its steps share."""
 
-    def __init__(self, session: Session, place: InstanceDirectory, request: CreateRequest, progress: Progress,
-                 sequence: int, incoming: Path, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        session: Session,
+        place: InstanceDirectory,
+        request: CreateRequest,
+        progress: Progress,
+        sequence: int,
+        incoming: Path,
+        catalog: Catalog,
+    ) -> None:
         self._session = session
         self._place = place
         self._request = request
@@ -171,8 +204,9 @@ class _Create:
         self._timings[name] = round(time.monotonic() - begun, 3)
         return result
 
-    def _call(self, operation: str, arguments: dict[str, Any], handlers: Handlers | None = None,
-              records: Any = None) -> dict[str, Any]:
+    def _call(
+        self, operation: str, arguments: dict[str, Any], handlers: Handlers | None = None, records: Any = None
+    ) -> dict[str, Any]:
         handlers = handlers or Handlers()
         handlers.progress = self._progress.update
         return self._session.call(Call(operation, arguments, records), handlers)
@@ -196,10 +230,16 @@ class _Create:
             self._catalog.add_directories(directories)
 
         try:
-            dump = self._call("dump_database", {"path": found["database_path"], "release_line": line.name,
-                                                "copy_dir": self._request.copy_dir or "",
-                                                "compress": self._host_compresses},
-                              Handlers(records=take, data=writer.write))
+            dump = self._call(
+                "dump_database",
+                {
+                    "path": found["database_path"],
+                    "release_line": line.name,
+                    "copy_dir": self._request.copy_dir or "",
+                    "compress": self._host_compresses,
+                },
+                Handlers(records=take, data=writer.write),
+            )
             sha256 = writer.finish()
         finally:
             writer.close()
@@ -207,8 +247,11 @@ class _Create:
 
     def _scan(self, line: ReleaseLine) -> dict[str, Any]:
         self._progress.begin("scan", unit="files")
-        return self._call("scan_media", {**self._media, "excluded": excluded_directories(line, self._request.derived)},
-                          Handlers(records=lambda rows: self._catalog.add_scanned(scanned_file(row) for row in rows)))
+        return self._call(
+            "scan_media",
+            {**self._media, "excluded": excluded_directories(line, self._request.derived)},
+            Handlers(records=lambda rows: self._catalog.add_scanned(scanned_file(row) for row in rows)),
+        )
 
     def _archive(self) -> None:
         """Bring every file that nobody has read yet, part by part."""
@@ -226,12 +269,19 @@ class _Create:
         files: list[ArchivedFile] = []
         size = sum(file_size for _path, file_size in chosen)
         try:
-            handlers = Handlers(records=lambda rows: files.extend(archived_file(row) for row in rows), data=part.write,
-                                event=lambda _event: part.end_frame())
+            handlers = Handlers(
+                records=lambda rows: files.extend(archived_file(row) for row in rows),
+                data=part.write,
+                event=lambda _event: part.end_frame(),
+            )
             result = self._session.call(
-                Call("archive_media", {**self._media, "compress": self._host_compresses, "frame_bytes": FRAME_BYTES,
-                                       "size": size}, records=(path_fields(path) for path, _size in chosen)),
-                _with_progress(handlers, lambda part_done, _total: self._progress.update(done + part_done)))
+                Call(
+                    "archive_media",
+                    {**self._media, "compress": self._host_compresses, "frame_bytes": FRAME_BYTES, "size": size},
+                    records=(path_fields(path) for path, _size in chosen),
+                ),
+                _with_progress(handlers, lambda part_done, _total: self._progress.update(done + part_done)),
+            )
             if {file.path for file in files} != {path for path, _size in chosen}:
                 raise BackupError("the agent did not answer for every file of a part; please report this")
             self._catalog.add_archived(files, part.id)
@@ -256,8 +306,9 @@ class _Create:
             appeared: list[bytes] = []
             deleted: list[bytes] = []
 
-            def sort(rows: Iterator[dict[str, Any]], appeared: list[bytes] = appeared,
-                     deleted: list[bytes] = deleted) -> None:
+            def sort(
+                rows: Iterator[dict[str, Any]], appeared: list[bytes] = appeared, deleted: list[bytes] = deleted
+            ) -> None:
                 for row in rows:
                     if row["file"]:
                         appeared.append(path_of(row))
@@ -265,9 +316,12 @@ class _Create:
                         deleted.append(path_of(row))
 
             for start in range(0, len(unproved), 4096):
-                self._call("settle", {**self._media, "path": found["database_path"], "release_line": line.name},
-                           Handlers(records=sort),
-                           ({**path_fields(path), "key": key} for path, key in unproved[start : start + 4096]))
+                self._call(
+                    "settle",
+                    {**self._media, "path": found["database_path"], "release_line": line.name},
+                    Handlers(records=sort),
+                    ({**path_fields(path), "key": key} for path, key in unproved[start : start + 4096]),
+                )
             self._catalog.mark_scanned(appeared)
             self._catalog.mark_deleted(deleted)
             self._archive()
@@ -284,48 +338,83 @@ class _Create:
                 previous = None
         return prove(self._catalog, line, dump["moment_ns"], self._not_expected, self._older), previous
 
-    def _manifest(self, found: dict[str, Any], line: ReleaseLine, database: StoredFile, dump: dict[str, Any],
-                  scan: dict[str, Any], proof: Proof, index: StoredFile, reasons: list[str],
-                  previous: StoredSnapshot | None) -> Manifest:
+    def _manifest(
+        self,
+        found: dict[str, Any],
+        line: ReleaseLine,
+        database: StoredFile,
+        dump: dict[str, Any],
+        scan: dict[str, Any],
+        proof: Proof,
+        index: StoredFile,
+        reasons: list[str],
+        previous: StoredSnapshot | None,
+    ) -> Manifest:
         files, size = self._catalog.totals()
         ended = utc_now()
         stored = database.size + index.size + sum(part.size + part.record_size for part in self.parts)
         accepted = self._request.accept_missing
-        manifest = Manifest({
-            "format": FORMAT,
-            "features": [],
-            "id": "{:06}-{}".format(self._sequence, self._started.strftime("%Y%m%dT%H%M%SZ")),
-            "sequence": self._sequence,
-            "state": INCOMPLETE if reasons and not accepted else COMPLETE,
-            "reasons": reasons,
-            "instance": self._request.instance,
-            "host": {"inventory_name": self._request.host, **found["host"]},
-            "started": iso(self._started),
-            "ended": iso(ended),
-            "papermerge": {"version": found["version"], "found_in": found["version_found_in"],
-                           "release_line": line.name, "project_dir": found["project_dir"]},
-            "database": {
-                "engine": found["database_engine"], "path": found["database_path"],
-                "found_in": found["database_found_in"], "server_version": dump["server_version"],
-                "encoding": dump["encoding"], "locale": None, "owner": dump["owner"], "mode": dump["mode"],
-                "schema_marker": dump["schema_marker"], "dump_format": "sqlite3",
-                "client": "python sqlite3 {}".format(dump["server_version"]), "journal_mode": dump["journal_mode"],
-                "plain_sha256": dump["plain_sha256"], "dumped_at_ns": dump["moment_ns"],
-                "restarts": dump["restarts"], "locked_seconds": dump["locked_seconds"],
-            },
-            "media": {"root": found["media_root"], "found_in": found["media_found_in"], "layout": line.layout,
-                      "mode": found["media_mode"], "owner": found["media_owner"], "derived": self._request.derived},
-            "files": {"database": asdict(database), "index": asdict(index), "config": None},
-            "parts": [asdict(part) for part in self.parts],
-            "row_counts": dump["row_counts"],
-            "proof": proof.as_dict(),
-            "totals": {"documents": dump["row_counts"].get(line.documents_table, 0), "files": files,
-                       "media_bytes": size, "stored_bytes": stored, "new_bytes": stored,
-                       "skipped_special_files": scan["skipped"]},
-            "timings": self._timings,
-            "collection_version": self._request.collection_version,
-            "previous_manifest_sha256": previous.manifest_sha256 if previous is not None else None,
-        })
+        manifest = Manifest(
+            {
+                "format": FORMAT,
+                "features": [],
+                "id": "{:06}-{}".format(self._sequence, self._started.strftime("%Y%m%dT%H%M%SZ")),
+                "sequence": self._sequence,
+                "state": INCOMPLETE if reasons and not accepted else COMPLETE,
+                "reasons": reasons,
+                "instance": self._request.instance,
+                "host": {"inventory_name": self._request.host, **found["host"]},
+                "started": iso(self._started),
+                "ended": iso(ended),
+                "papermerge": {
+                    "version": found["version"],
+                    "found_in": found["version_found_in"],
+                    "release_line": line.name,
+                    "project_dir": found["project_dir"],
+                },
+                "database": {
+                    "engine": found["database_engine"],
+                    "path": found["database_path"],
+                    "found_in": found["database_found_in"],
+                    "server_version": dump["server_version"],
+                    "encoding": dump["encoding"],
+                    "locale": None,
+                    "owner": dump["owner"],
+                    "mode": dump["mode"],
+                    "schema_marker": dump["schema_marker"],
+                    "dump_format": "sqlite3",
+                    "client": "python sqlite3 {}".format(dump["server_version"]),
+                    "journal_mode": dump["journal_mode"],
+                    "plain_sha256": dump["plain_sha256"],
+                    "dumped_at_ns": dump["moment_ns"],
+                    "restarts": dump["restarts"],
+                    "locked_seconds": dump["locked_seconds"],
+                },
+                "media": {
+                    "root": found["media_root"],
+                    "found_in": found["media_found_in"],
+                    "layout": line.layout,
+                    "mode": found["media_mode"],
+                    "owner": found["media_owner"],
+                    "derived": self._request.derived,
+                },
+                "files": {"database": asdict(database), "index": asdict(index), "config": None},
+                "parts": [asdict(part) for part in self.parts],
+                "row_counts": dump["row_counts"],
+                "proof": proof.as_dict(),
+                "totals": {
+                    "documents": dump["row_counts"].get(line.documents_table, 0),
+                    "files": files,
+                    "media_bytes": size,
+                    "stored_bytes": stored,
+                    "new_bytes": stored,
+                    "skipped_special_files": scan["skipped"],
+                },
+                "timings": self._timings,
+                "collection_version": self._request.collection_version,
+                "previous_manifest_sha256": previous.manifest_sha256 if previous is not None else None,
+            }
+        )
         text = manifest.encode()
         with storage_errors(self._incoming):
             write_private(self._incoming / MANIFEST, text)

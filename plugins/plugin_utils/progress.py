@@ -16,18 +16,18 @@ def human_bytes(size: float) -> str:
     """Return a size in bytes as people read it, in binary units."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(size) < 1024:
-            return "{:.0f} {}".format(size, unit) if unit == "B" else "{:.1f} {}".format(size, unit)
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
-    return "{:.1f} TiB".format(size)
+    return f"{size:.1f} TiB"
 
 
 def human_seconds(seconds: float) -> str:
     """Return a duration as people read it, such as ``4.2 s`` or ``1:02:03``."""
     if seconds < 60:
-        return "{:.1f} s".format(seconds)
+        return f"{seconds:.1f} s"
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return "{}:{:02}:{:02}".format(hours, minutes, rest) if hours else "{}:{:02}".format(minutes, rest)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class Progress:
@@ -64,11 +64,11 @@ class Progress:
     def _line(self, seconds: float) -> str:
         rate = self._done / seconds if seconds else 0.0
         if self._unit == "bytes":
-            text = "{}, {}/s".format(human_bytes(self._done), human_bytes(rate))
+            text = f"{human_bytes(self._done)}, {human_bytes(rate)}/s"
         else:
-            text = "{:,} {}, {:,.0f}/s".format(self._done, self._unit, rate)
+            text = f"{self._done:,} {self._unit}, {rate:,.0f}/s"
         if self._total and rate:
             share = min(100.0 * self._done / self._total, 100.0)
             left = max(self._total - self._done, 0) / rate
-            return "{}: {}: {:.0f} %, {}, {} left".format(self._host, self._step, share, text, human_seconds(left))
-        return "{}: {}: {}".format(self._host, self._step, text)
+            return f"{self._host}: {self._step}: {share:.0f} %, {text}, {human_seconds(left)} left"
+        return f"{self._host}: {self._step}: {text}"

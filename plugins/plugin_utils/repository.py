@@ -92,22 +92,27 @@ class Repository:
     def require(self) -> None:
         """Raise RepositoryError unless the repository exists."""
         if not self.path.is_dir():
-            raise RepositoryError("repository {} does not exist on the controller; set "
-                                  "papermerge_backup_repository".format(self.path))
+            raise RepositoryError(
+                f"repository {self.path} does not exist on the controller; set papermerge_backup_repository"
+            )
 
     def instances(self) -> list[str]:
         """Return the names of the instances that have a directory here."""
         self.require()
         with _explained(self.path):
-            return sorted(entry.name for entry in os.scandir(self.path)
-                          if entry.is_dir() and INSTANCE_NAME.match(entry.name)
-                          and (Path(entry.path) / "snapshots").is_dir())
+            return sorted(
+                entry.name
+                for entry in os.scandir(self.path)
+                if entry.is_dir() and INSTANCE_NAME.match(entry.name) and (Path(entry.path) / "snapshots").is_dir()
+            )
 
     def instance(self, name: str) -> InstanceDirectory:
         """Return the directory of an instance, which need not exist. Raises RepositoryError for an unusable name."""
         if not INSTANCE_NAME.match(name):
-            raise RepositoryError("{!r} cannot name an instance in a repository: use letters, digits and ._@:- ; set "
-                                  "papermerge_backup_instance".format(name))
+            raise RepositoryError(
+                f"{name!r} cannot name an instance in a repository: use letters, digits and ._@:- ; set "
+                "papermerge_backup_instance"
+            )
         return InstanceDirectory(self.path / name)
 
     def require_writable(self) -> None:
@@ -116,10 +121,12 @@ class Repository:
         while not place.exists():
             place = place.parent
         if not place.is_dir():
-            raise RepositoryError("repository {}: {} is not a directory".format(self.path, place))
+            raise RepositoryError(f"repository {self.path}: {place} is not a directory")
         if not os.access(place, os.W_OK | os.X_OK):
-            raise RepositoryError("repository {} cannot be written: no permission in {}; set "
-                                  "papermerge_backup_repository or run as another user".format(self.path, place))
+            raise RepositoryError(
+                f"repository {self.path} cannot be written: no permission in {place}; set "
+                "papermerge_backup_repository or run as another user"
+            )
 
 
 class InstanceDirectory:
@@ -160,11 +167,14 @@ class InstanceDirectory:
                 except BlockingIOError:
                     if time.monotonic() > deadline:
                         holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
-                        raise BusyError("another run works on instance {} in {} ({}); wait for it".format(
-                            self.name, self.path.parent, holder or "it does not say who")) from None
+                        raise BusyError(
+                            "another run works on instance {} in {} ({}); wait for it".format(
+                                self.name, self.path.parent, holder or "it does not say who"
+                            )
+                        ) from None
                     time.sleep(0.1)
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, "process {} since {}\n".format(os.getpid(), iso(utc_now())).encode(), 0)
+            os.pwrite(descriptor, f"process {os.getpid()} since {iso(utc_now())}\n".encode(), 0)
             yield
         finally:
             os.close(descriptor)
@@ -179,7 +189,7 @@ class InstanceDirectory:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise RepositoryError("repository: {}".format(describe_os_error(error))) from None
+            raise RepositoryError(f"repository: {describe_os_error(error)}") from None
         return sorted(names, key=lambda name: int(name.split("-")[0]))
 
     def snapshots(self) -> Iterator[StoredSnapshot]:
@@ -196,20 +206,23 @@ class InstanceDirectory:
             line = _small_file(directory / CHECKSUM)
             expected = checksum_line(text)
             if line != expected:
-                raise DamageError("{} does not match {}: one of them was changed after the commit".format(
-                    directory / MANIFEST, CHECKSUM))
+                raise DamageError(
+                    f"{directory / MANIFEST} does not match {CHECKSUM}: one of them was changed after the commit"
+                )
             sha256 = expected.split()[0].decode("ascii")
             if recorded.get(name, sha256) != sha256:
-                raise DamageError("{} is not the manifest that was committed: the instance's history has another "
-                                  "SHA-256".format(directory / MANIFEST))
+                raise DamageError(
+                    f"{directory / MANIFEST} is not the manifest that was committed: the instance's history has another SHA-256"
+                )
             manifest = decode_manifest(text)
             if manifest.id != name:
-                raise DamageError("{} is the manifest of snapshot {}".format(directory / MANIFEST, manifest.id))
+                raise DamageError(f"{directory / MANIFEST} is the manifest of snapshot {manifest.id}")
             if manifest.instance != self.name:
-                raise DamageError("{} is the manifest of a snapshot of instance {}".format(
-                    directory / MANIFEST, manifest.instance))
+                raise DamageError(
+                    f"{directory / MANIFEST} is the manifest of a snapshot of instance {manifest.instance}"
+                )
         except BackupError as error:
-            problem = type(error)("snapshot {}: {}".format(name, error.message))
+            problem = type(error)(f"snapshot {name}: {error.message}")
             return StoredSnapshot(directory, sequence, None, problem)
         return StoredSnapshot(directory, sequence, manifest, None, sha256)
 
@@ -235,29 +248,35 @@ class InstanceDirectory:
         """
         found = list(self.snapshots())
         if not found:
-            raise RepositoryError("instance {} has no snapshots in {}".format(self.name, self.path.parent))
+            raise RepositoryError(f"instance {self.name} has no snapshots in {self.path.parent}")
         listed = "there are {}".format(", ".join(snapshot.id for snapshot in found[-5:]))
         if wanted.isdigit() or SNAPSHOT_ID.match(wanted):
             for snapshot in found:
                 if wanted == snapshot.id or (wanted.isdigit() and int(wanted) == snapshot.sequence):
                     return snapshot
-            raise RepositoryError("instance {} has no snapshot {}; {}".format(self.name, wanted, listed))
+            raise RepositoryError(f"instance {self.name} has no snapshot {wanted}; {listed}")
         moment: datetime | None = None
         if wanted != "latest":
             try:
                 moment = parse_iso(wanted)
             except ValueError:
-                raise RepositoryError("{!r} names no snapshot: use latest, a sequence number, an id such as {}, or a "
-                                      "time such as 2026-11-22T13:42:15".format(wanted, found[-1].id)) from None
+                raise RepositoryError(
+                    f"{wanted!r} names no snapshot: use latest, a sequence number, an id such as {found[-1].id}, or a "
+                    "time such as 2026-11-22T13:42:15"
+                ) from None
         for snapshot in reversed(found):
             if snapshot.manifest is None:
                 if moment is None or id_time(snapshot.id) <= moment:
                     return snapshot
             elif snapshot.manifest.state == COMPLETE and (
-                    moment is None or parse_iso(snapshot.manifest.started) <= moment):
+                moment is None or parse_iso(snapshot.manifest.started) <= moment
+            ):
                 return snapshot
-        raise RepositoryError("instance {} has no complete snapshot{}; {}".format(
-            self.name, "" if moment is None else " started by {}".format(iso(moment)), listed))
+        raise RepositoryError(
+            "instance {} has no complete snapshot{}; {}".format(
+                self.name, "" if moment is None else f" started by {iso(moment)}", listed
+            )
+        )
 
     def part_path(self, part: str) -> Path:
         return self.parts_path / (part + PART_SUFFIX)
@@ -288,7 +307,7 @@ class InstanceDirectory:
         with _explained(self.incoming_path):
             while True:
                 number = self._last_number() + 1
-                path = self.incoming_path / "{:06}".format(number)
+                path = self.incoming_path / f"{number:06}"
                 try:
                     make_private_directory(path)
                 except FileExistsError:
@@ -322,12 +341,16 @@ class History:
 
     def append(self, event: str, snapshot: str, manifest_sha256: str, **details: Any) -> None:
         """Record an event: ``committed``, ``verified`` or ``pruned``."""
-        row = {"event": event, "snapshot": snapshot, "manifest_sha256": manifest_sha256, "time": iso(utc_now()),
-               **details}
+        row = {
+            "event": event,
+            "snapshot": snapshot,
+            "manifest_sha256": manifest_sha256,
+            "time": iso(utc_now()),
+            **details,
+        }
         with _explained(self._path):
             made = not self._path.exists()
-            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
-                                 0o600)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             with os.fdopen(descriptor, "r+b") as stream:
                 end = stream.seek(0, os.SEEK_END)
                 line = json.dumps(row).encode("ascii") + b"\n"
@@ -345,7 +368,7 @@ class History:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise RepositoryError("history: {}".format(describe_os_error(error))) from None
+            raise RepositoryError(f"history: {describe_os_error(error)}") from None
         with stream:
             for line in stream:
                 try:
@@ -357,9 +380,13 @@ class History:
 
     def committed(self) -> dict[str, str]:
         """Return the SHA-256 of the manifest of every snapshot that was ever committed, by id."""
-        return {str(row["snapshot"]): str(row["manifest_sha256"]) for row in self.rows()
-                if row.get("event") == "committed" and SNAPSHOT_ID.match(str(row.get("snapshot")))
-                and "manifest_sha256" in row}
+        return {
+            str(row["snapshot"]): str(row["manifest_sha256"])
+            for row in self.rows()
+            if row.get("event") == "committed"
+            and SNAPSHOT_ID.match(str(row.get("snapshot")))
+            and "manifest_sha256" in row
+        }
 
     def last_verified(self) -> dict[str, dict[str, Any]]:
         """Return the last verification of every snapshot, by id."""
@@ -376,11 +403,11 @@ def _small_file(path: Path) -> bytes:
         with open(path, "rb") as stream:
             text = stream.read(MAX_MANIFEST_BYTES + 1)
     except FileNotFoundError:
-        raise DamageError("{} is missing".format(path)) from None
+        raise DamageError(f"{path} is missing") from None
     except OSError as error:
-        raise RepositoryError("{}".format(describe_os_error(error))) from None
+        raise RepositoryError(f"{describe_os_error(error)}") from None
     if len(text) > MAX_MANIFEST_BYTES:
-        raise DamageError("{} is larger than any manifest".format(path))
+        raise DamageError(f"{path} is larger than any manifest")
     return text
 
 
@@ -389,4 +416,4 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RepositoryError("repository: {}; see {}".format(describe_os_error(error), path)) from None
+        raise RepositoryError(f"repository: {describe_os_error(error)}; see {path}") from None

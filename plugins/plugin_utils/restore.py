@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, DamageError, TargetError
@@ -44,8 +43,9 @@ class RestoreRequest:
     app_version: str | None = None
 
 
-def restore_snapshot(session: Session, place: InstanceDirectory, request: RestoreRequest, progress: Progress,
-                     check_only: bool = False) -> dict[str, Any]:
+def restore_snapshot(
+    session: Session, place: InstanceDirectory, request: RestoreRequest, progress: Progress, check_only: bool = False
+) -> dict[str, Any]:
     """Restore a snapshot onto an empty target; returns what was done.
 
     Raises a BackupError when the snapshot does not verify or the target does not fit, before anything is written;
@@ -55,40 +55,55 @@ def restore_snapshot(session: Session, place: InstanceDirectory, request: Restor
     snapshot = place.select(request.snapshot)
     manifest = snapshot.require_manifest()
     if manifest.state != COMPLETE and request.snapshot == "latest":
-        raise TargetError("snapshot {} is incomplete; name it to restore it all the same".format(snapshot.id))
-    with scratch_directory() as scratch:
-        with Catalog(Path(scratch) / "restore.sqlite3") as catalog:
-            verification = Verification(place, snapshot, progress, Path(scratch))
-            verification.check_stored(catalog)
-            target = _check_target(session, manifest, request)
-            result = {"snapshot": describe_snapshot(manifest, place), "media_root": target["media_root"],
-                      "database_path": target["database_path"], "undone": target["interrupted"]}
-            if not check_only:
-                work = _Restore(session, place, snapshot, target, progress, catalog)
-                result.update(work.run())
+        raise TargetError(f"snapshot {snapshot.id} is incomplete; name it to restore it all the same")
+    with scratch_directory() as scratch, Catalog(scratch / "restore.sqlite3") as catalog:
+        verification = Verification(place, snapshot, progress, scratch)
+        verification.check_stored(catalog)
+        target = _check_target(session, manifest, request)
+        result = {
+            "snapshot": describe_snapshot(manifest, place),
+            "media_root": target["media_root"],
+            "database_path": target["database_path"],
+            "undone": target["interrupted"],
+        }
+        if not check_only:
+            work = _Restore(session, place, snapshot, target, progress, catalog)
+            result.update(work.run())
     result["seconds"] = round(time.monotonic() - begun, 3)
     return result
 
 
 def _check_target(session: Session, manifest: Manifest, request: RestoreRequest) -> dict[str, Any]:
-    return session.call(Call("check_target", {
-        "project_dir": request.project_dir,
-        "media_root": request.media_root,
-        "database_url": request.database_url,
-        "app_version": request.app_version,
-        "snapshot_version": manifest.version,
-        "source_media_root": str(manifest.media["root"]),
-        "source_database_path": str(manifest.database["path"]),
-        "media_bytes": int(manifest.totals["media_bytes"]) + BYTES_PER_FILE * int(manifest.totals["files"]),
-        "database_bytes": manifest.database_file.plain_size,
-    }))
+    return session.call(
+        Call(
+            "check_target",
+            {
+                "project_dir": request.project_dir,
+                "media_root": request.media_root,
+                "database_url": request.database_url,
+                "app_version": request.app_version,
+                "snapshot_version": manifest.version,
+                "source_media_root": str(manifest.media["root"]),
+                "source_database_path": str(manifest.database["path"]),
+                "media_bytes": int(manifest.totals["media_bytes"]) + BYTES_PER_FILE * int(manifest.totals["files"]),
+                "database_bytes": manifest.database_file.plain_size,
+            },
+        )
+    )
 
 
 class _Restore:
     """One run onto a target that was found to fit."""
 
-    def __init__(self, session: Session, place: InstanceDirectory, snapshot: StoredSnapshot, target: dict[str, Any],
-                 progress: Progress, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        session: Session,
+        place: InstanceDirectory,
+        snapshot: StoredSnapshot,
+        target: dict[str, Any],
+        progress: Progress,
+        catalog: Catalog,
+    ) -> None:
         self._session = session
         self._place = place
         self._snapshot = snapshot
@@ -104,16 +119,30 @@ class _Restore:
             files, size = self._extract(state)
             proved = self._receive_database(state)
             self._progress.begin("putting in place")
-            placed = self._session.call(Call("place", {
-                **where, "state": state, "directory_mode": self._manifest.media["mode"],
-                "directory_owner": self._manifest.media["owner"], "database_mode": self._manifest.database["mode"],
-                "database_owner": self._manifest.database["owner"]}))
+            placed = self._session.call(
+                Call(
+                    "place",
+                    {
+                        **where,
+                        "state": state,
+                        "directory_mode": self._manifest.media["mode"],
+                        "directory_owner": self._manifest.media["owner"],
+                        "database_mode": self._manifest.database["mode"],
+                        "database_owner": self._manifest.database["owner"],
+                    },
+                )
+            )
         except BaseException:
             if self._session.separate_requests:
                 self._abandon(state)
             raise
-        return {"files": files, "media_bytes": size, "proved": proved, "owners_kept": placed["given_away"],
-                "row_counts": self._manifest.row_counts}
+        return {
+            "files": files,
+            "media_bytes": size,
+            "proved": proved,
+            "owners_kept": placed["given_away"],
+            "row_counts": self._manifest.row_counts,
+        }
 
     def _abandon(self, state: dict[str, Any]) -> None:
         try:
@@ -130,8 +159,11 @@ class _Restore:
             size += result["size"]
         expected = self._catalog.totals()
         if (files, size) != expected:
-            raise DamageError("{:,} files with {:,} bytes were restored, the index names {:,} with {:,}".format(
-                files, size, *expected))
+            raise DamageError(
+                "{:,} files with {:,} bytes were restored, the index names {:,} with {:,}".format(
+                    files, size, *expected
+                )
+            )
         return files, size
 
     def _extract_part(self, state: dict[str, Any], part: StoredPart) -> dict[str, Any]:
@@ -144,17 +176,37 @@ class _Restore:
                 if entry is None:
                     plan = PartMemberPlan(member.path, member.size, member.sha256, False)
                 else:
-                    plan = PartMemberPlan(entry.path, entry.size, entry.sha256, True, entry.mode, entry.mtime_ns,
-                                          entry.uid, entry.gid, entry.owner, entry.group)
+                    plan = PartMemberPlan(
+                        entry.path,
+                        entry.size,
+                        entry.sha256,
+                        True,
+                        entry.mode,
+                        entry.mtime_ns,
+                        entry.uid,
+                        entry.gid,
+                        entry.owner,
+                        entry.group,
+                    )
                 yield plan.as_record()
 
         path = self._place.part_path(part.id)
         content = counted(read_stored(path), self._progress.advance)
         packed = bool(self._target["zstd"])
-        return self._session.call(Call("extract", {
-            "media_stage": state["media_stage"], "tar_size": record.tar_size, "compressed": packed,
-            "directory_mode": self._manifest.media["mode"], "directory_owner": self._manifest.media["owner"],
-        }, records=plans(), data=content if packed else unpack(content, record.tar_size, str(path))))
+        return self._session.call(
+            Call(
+                "extract",
+                {
+                    "media_stage": state["media_stage"],
+                    "tar_size": record.tar_size,
+                    "compressed": packed,
+                    "directory_mode": self._manifest.media["mode"],
+                    "directory_owner": self._manifest.media["owner"],
+                },
+                records=plans(),
+                data=content if packed else unpack(content, record.tar_size, str(path)),
+            )
+        )
 
     def _receive_database(self, state: dict[str, Any]) -> int:
         """Bring the database beside its place, and prove it with its own rows against the restored files."""
@@ -162,15 +214,25 @@ class _Restore:
         self._progress.begin("database", file.plain_size)
 
         def take(rows: Iterator[dict[str, Any]]) -> None:
-            self._catalog.add_expected((path_of(row), row["row"], row["key"]) for row in rows
-                                       if "path" in row or "path_base64" in row)
+            self._catalog.add_expected(
+                (path_of(row), row["row"], row["key"]) for row in rows if "path" in row or "path_base64" in row
+            )
 
         packed = bool(self._target["zstd"])
         source = read_stored(self._snapshot.directory / file.name) if packed else plain_database(self._snapshot)
-        received = self._session.call(Call("receive_database", {
-            "database_stage": state["database_stage"], "release_line": self._manifest.release_line,
-            "compressed": packed, "plain_size": file.plain_size,
-            "plain_sha256": self._manifest.database["plain_sha256"],
-        }, data=source), Handlers(records=take, progress=self._progress.update))
+        received = self._session.call(
+            Call(
+                "receive_database",
+                {
+                    "database_stage": state["database_stage"],
+                    "release_line": self._manifest.release_line,
+                    "compressed": packed,
+                    "plain_size": file.plain_size,
+                    "plain_sha256": self._manifest.database["plain_sha256"],
+                },
+                data=source,
+            ),
+            Handlers(records=take, progress=self._progress.update),
+        )
         require_same_counts(self._manifest, received["row_counts"], received["schema_marker"])
         return require_same_proof(self._manifest, self._catalog)

@@ -107,9 +107,9 @@ class storage_errors:
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, OSError):
-            text = "cannot write {}: {}".format(self._path, describe_os_error(error))
+            text = f"cannot write {self._path}: {describe_os_error(error)}"
             if error.errno in (28, 122):  # ENOSPC, EDQUOT
-                raise SpaceError("{}; free some room for the repository".format(text)) from None
+                raise SpaceError(f"{text}; free some room for the repository") from None
             raise RepositoryError(text) from None
 
 
@@ -146,8 +146,9 @@ class PartWriter:
     def finish(self, files: Iterable[ArchivedFile], tar_size: int) -> StoredPart:
         """Write the record of a part. ``files``: in the order of the tar; those not in the tar are passed over."""
         sha256 = self._writer.finish()
-        members = [PartMember(file.path, file.size, file.sha256, self._offsets[file.frame])
-                   for file in files if in_tar(file)]
+        members = [
+            PartMember(file.path, file.size, file.sha256, self._offsets[file.frame]) for file in files if in_tar(file)
+        ]
         record = PartRecord(self.id, self._writer.size, sha256, tar_size, members)
         stored = store(self._directory / (self.id + RECORD_SUFFIX), [record.encode()])
         return StoredPart(self.id, self._writer.size, sha256, stored.size, stored.sha256)
@@ -176,17 +177,17 @@ def unpack(source: Iterable[bytes], limit: int, name: str) -> Iterator[bytes]:
                 # Small mouthfuls: a piece of zeros unpacks to some thousand times its size.
                 plain = frame.decompress(rest[:4096])
             except zstandard.ZstdError as error:
-                raise DamageError("{} is damaged: {}".format(name, error)) from None
+                raise DamageError(f"{name} is damaged: {error}") from None
             rest = frame.unused_data + rest[4096:] if frame.eof else rest[4096:]
             if frame.eof:
                 frame = None
             if plain:
                 total += len(plain)
                 if total > limit:
-                    raise DamageError("{} holds more than its record says".format(name))
+                    raise DamageError(f"{name} holds more than its record says")
                 yield plain
     if frame is not None:
-        raise DamageError("{} is cut short".format(name))
+        raise DamageError(f"{name} is cut short")
 
 
 def read_stored(path: Path) -> Iterator[bytes]:
@@ -195,7 +196,7 @@ def read_stored(path: Path) -> Iterator[bytes]:
         with open(path, "rb", buffering=0) as stream:
             yield from pieces(stream)
     except FileNotFoundError:
-        raise DamageError("{} is missing".format(path)) from None
+        raise DamageError(f"{path} is missing") from None
     except OSError as error:
         raise RepositoryError(describe_os_error(error)) from None
 
@@ -209,18 +210,19 @@ def checked(source: Iterable[bytes], size: int, sha256: str, name: str) -> Itera
         found += len(piece)
         yield piece
     if found != size:
-        raise DamageError("{} has {:,} bytes, its record says {:,}".format(name, found, size))
+        raise DamageError(f"{name} has {found:,} bytes, its record says {size:,}")
     if digest.hexdigest() != sha256:
-        raise DamageError("{} was changed: its SHA-256 is not the recorded one".format(name))
+        raise DamageError(f"{name} was changed: its SHA-256 is not the recorded one")
 
 
 def load_record(path: Path, part: StoredPart) -> PartRecord:
     """Read a part's commit record and check it against the manifest. Raises DamageError."""
-    text = b"".join(unpack(checked(read_stored(path), part.record_size, part.record_sha256, str(path)),
-                           MAX_RECORD_BYTES, str(path)))
+    text = b"".join(
+        unpack(checked(read_stored(path), part.record_size, part.record_sha256, str(path)), MAX_RECORD_BYTES, str(path))
+    )
     record = decode_record(text)
     if (record.part, record.size, record.sha256) != (part.id, part.size, part.sha256):
-        raise DamageError("{} is the record of another part than the manifest names".format(path))
+        raise DamageError(f"{path} is the record of another part than the manifest names")
     return record
 
 

@@ -10,13 +10,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.workspace import OwnDirectory, remove_abandoned
 from ansible_collections.papermerge.backup.plugins.module_utils.database.sqlite import DatabaseFile
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import ExactReader, open_private
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, SpaceError
@@ -46,6 +47,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     unpack,
 )
 
+SCRATCH_PURPOSE = "scratch"
 LEVELS = ("quick", "full", "deep")
 
 
@@ -61,12 +63,14 @@ def check_sizes(place: InstanceDirectory, directory: Path, manifest: Manifest) -
     for path, size in sizes.items():
         found = stored_size(path)
         if found is None:
-            raise DamageError("{} is missing".format(path))
+            raise DamageError(f"{path} is missing")
         if found != size:
-            raise DamageError("{} has {:,} bytes, the manifest says {:,}".format(path, found, size))
-    strangers = sorted(set(os.listdir(directory)) - {path.name for path in sizes} - {MANIFEST, CHECKSUM, "config.tar.zst"})
+            raise DamageError(f"{path} has {found:,} bytes, the manifest says {size:,}")
+    strangers = sorted(
+        set(os.listdir(directory)) - {path.name for path in sizes} - {MANIFEST, CHECKSUM, "config.tar.zst"}
+    )
     if strangers:
-        raise DamageError("{} holds files that the manifest does not name: {}".format(directory, strangers[:3]))
+        raise DamageError(f"{directory} holds files that the manifest does not name: {strangers[:3]}")
 
 
 def read_entries(snapshot: StoredSnapshot) -> Iterator[IndexEntry]:
@@ -84,7 +88,7 @@ def plain_database(snapshot: StoredSnapshot) -> Iterator[bytes]:
     file = manifest.database_file
     path = snapshot.directory / file.name
     content = unpack(checked(read_stored(path), file.size, file.sha256, str(path)), file.plain_size, str(path))
-    return checked(content, file.plain_size, str(manifest.database["plain_sha256"]), "the database in {}".format(path))
+    return checked(content, file.plain_size, str(manifest.database["plain_sha256"]), f"the database in {path}")
 
 
 class Verification:
@@ -127,8 +131,11 @@ class Verification:
         catalog.add_entries(entries())
         catalog.index_by_part()
         if files != self.manifest.totals.get("files"):
-            raise DamageError("the index of {} has {:,} files, its manifest says {}".format(
-                self._snapshot.id, files, self.manifest.totals.get("files")))
+            raise DamageError(
+                "the index of {} has {:,} files, its manifest says {}".format(
+                    self._snapshot.id, files, self.manifest.totals.get("files")
+                )
+            )
         found = 0
         for part in self.manifest.parts:
             record = load_record(self._place.record_path(part.id), part)
@@ -137,8 +144,9 @@ class Verification:
             for piece in checked(read_stored(path), part.size, part.sha256, str(path)):
                 self._progress.advance(len(piece))
         if found != files:
-            raise DamageError("the index of {} names {} files that no part of the manifest holds".format(
-                self._snapshot.id, files - found))
+            raise DamageError(
+                f"the index of {self._snapshot.id} names {files - found} files that no part of the manifest holds"
+            )
         for piece in plain_database(self._snapshot):
             self._progress.advance(len(piece))
         return {"files": files, "stored_bytes": sum(sizes)}
@@ -151,8 +159,7 @@ class Verification:
         for entry in catalog.entries(record.part):
             member = members.get(entry.path)
             if member is None or (member.size, member.sha256) != (entry.size, entry.sha256):
-                raise DamageError("the index and the record of part {} disagree about {}".format(
-                    record.part, shown(entry.path)))
+                raise DamageError(f"the index and the record of part {record.part} disagree about {shown(entry.path)}")
             count += 1
         return count
 
@@ -173,19 +180,23 @@ class Verification:
         path = self._scratch / "database.sqlite3"
         status = os.statvfs(self._scratch)
         if status.f_bavail * status.f_frsize < self.manifest.database_file.plain_size:
-            raise SpaceError("a deep verification needs {:,} bytes in {}; set TMPDIR".format(
-                self.manifest.database_file.plain_size, self._scratch))
+            raise SpaceError(
+                f"a deep verification needs {self.manifest.database_file.plain_size:,} bytes in {self._scratch}; set TMPDIR"
+            )
         with storage_errors(path), open_private(path) as stream:
             for piece in plain_database(self._snapshot):
                 stream.write(piece)
                 self._progress.advance(len(piece))
         proved = 0
-        with DatabaseFile(str(path), "of {}".format(self._snapshot.id)) as database, \
-                Catalog(self._scratch / "rows.sqlite3") as catalog:
+        with (
+            DatabaseFile(str(path), f"of {self._snapshot.id}") as database,
+            Catalog(self._scratch / "rows.sqlite3") as catalog,
+        ):
             database.quick_check()
             require_same_counts(self.manifest, database.row_counts(line), database.schema_marker(line))
-            catalog.add_expected((row.path, row.row, row.key) for row in database.expected_rows(line)
-                                 if row.path is not None)
+            catalog.add_expected(
+                (row.path, row.row, row.key) for row in database.expected_rows(line) if row.path is not None
+            )
             catalog.add_entries(read_entries(self._snapshot))
             proved = require_same_proof(self.manifest, catalog)
         return {"row_counts_compared": len(self.manifest.row_counts), "proved": proved}
@@ -194,10 +205,13 @@ class Verification:
 def require_same_counts(manifest: Manifest, counts: dict[str, int], marker: str) -> None:
     """Raise DamageError unless a database has the manifest's row counts and schema marker."""
     for table, stored, found in differences(manifest.row_counts, counts):
-        raise DamageError("table {} has {} rows, the manifest of {} says {}".format(table, found, manifest.id, stored))
+        raise DamageError(f"table {table} has {found} rows, the manifest of {manifest.id} says {stored}")
     if marker != manifest.database["schema_marker"]:
-        raise DamageError("the database has schema {}, the manifest of {} says {}".format(
-            marker, manifest.id, manifest.database["schema_marker"]))
+        raise DamageError(
+            "the database has schema {}, the manifest of {} says {}".format(
+                marker, manifest.id, manifest.database["schema_marker"]
+            )
+        )
 
 
 def require_same_proof(manifest: Manifest, catalog: Catalog) -> int:
@@ -205,11 +219,17 @@ def require_same_proof(manifest: Manifest, catalog: Catalog) -> int:
 
     Returns that number. Raises DamageError.
     """
-    proved = sum(1 for _path, _row, state, _held in catalog.expected_states()
-                 if state is not None and state.indexed and state.size > 0)
+    proved = sum(
+        1
+        for _path, _row, state, _held in catalog.expected_states()
+        if state is not None and state.indexed and state.size > 0
+    )
     if proved != manifest.proof["proved"]:
-        raise DamageError("{} of the files that the database expects are in the index, the proof of {} says {}".format(
-            proved, manifest.id, manifest.proof["proved"]))
+        raise DamageError(
+            "{} of the files that the database expects are in the index, the proof of {} says {}".format(
+                proved, manifest.id, manifest.proof["proved"]
+            )
+        )
     return proved
 
 
@@ -220,17 +240,24 @@ def check_part(stored: Iterator[bytes], record: PartRecord, name: str) -> int:
     for expected in record.members:
         member = reader.next_member()
         if member is None or (member.path, member.size) != (expected.path, expected.size):
-            raise DamageError("{} does not hold {} where its record says so".format(name, shown(expected.path)))
+            raise DamageError(f"{name} does not hold {shown(expected.path)} where its record says so")
         digest = hashlib.sha256()
         reader.content(member.size, digest.update)
         if digest.hexdigest() != expected.sha256:
-            raise DamageError("{}: the content of {} is not what its record says".format(name, shown(expected.path)))
+            raise DamageError(f"{name}: the content of {shown(expected.path)} is not what its record says")
     if reader.next_member() is not None:
-        raise DamageError("{} holds more than its record says".format(name))
+        raise DamageError(f"{name} holds more than its record says")
     reader.finish()
     return len(record.members)
 
 
-def scratch_directory() -> tempfile.TemporaryDirectory[str]:
-    """Return a private directory for a verification: in TMPDIR, else in /var/tmp, which is on a disk."""
-    return tempfile.TemporaryDirectory(prefix="papermerge-backup-", dir=os.environ.get("TMPDIR", "/var/tmp"))
+@contextlib.contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """Yield a private directory for what can be thrown away: in TMPDIR, else in /var/tmp, which is on a disk."""
+    parent = os.environ.get("TMPDIR", "/var/tmp")
+    remove_abandoned(parent, SCRATCH_PURPOSE)
+    directory = OwnDirectory(parent, SCRATCH_PURPOSE)
+    try:
+        yield Path(directory.path)
+    finally:
+        directory.remove()

@@ -116,8 +116,9 @@ class Channel:
         except OSError as error:
             self._fail(BackupError("the host's system refused: {0}".format(describe_os_error(error))).as_result())
         except Exception as error:
-            self._fail({"msg": "the agent failed: {0!r}".format(error), "error": "failed",
-                        "traceback": traceback.format_exc()})
+            self._fail(
+                {"msg": "the agent failed: {0!r}".format(error), "error": "failed", "traceback": traceback.format_exc()}
+            )
         finally:
             self.cleanup.run()
         return EXIT_FAILED

@@ -37,8 +37,12 @@ COPY_PURPOSE = "copy"
 
 def host_facts() -> Result:
     """Return what the controller has to know of the host itself."""
-    return {"hostname": socket.gethostname(), "python": platform.python_version(), "zstd": zstd_program() is not None,
-            "user": owner_name(os.geteuid()) or str(os.geteuid())}
+    return {
+        "hostname": socket.gethostname(),
+        "python": platform.python_version(),
+        "zstd": zstd_program() is not None,
+        "user": owner_name(os.geteuid()) or str(os.geteuid()),
+    }
 
 
 def describe(channel: Channel, arguments: Arguments) -> Result:
@@ -62,9 +66,12 @@ def describe(channel: Channel, arguments: Arguments) -> Result:
         with os.scandir(root.descriptor) as entries:
             empty = next(entries, None) is None
         if empty and expected and not arguments["accept_missing"]:
-            raise MediaError("media directory {0} ({1}) is empty, but the database expects {2} files in it; is it "
-                             "mounted? Set papermerge_backup_accept_missing if they are lost".format(
-                                 instance.media_root, instance.media_found_in, expected))
+            raise MediaError(
+                "media directory {0} ({1}) is empty, but the database expects {2} files in it; is it "
+                "mounted? Set papermerge_backup_accept_missing if they are lost".format(
+                    instance.media_root, instance.media_found_in, expected
+                )
+            )
         result: Result = {
             **instance.as_dict(),
             "schema_marker": marker,
@@ -77,7 +84,7 @@ def describe(channel: Channel, arguments: Arguments) -> Result:
             "host": host_facts(),
         }
         if arguments["sizes"]:
-            files, size = count_and_size(root, _names(arguments["excluded"]), channel.progress)
+            files, size = count_and_size(root, () if arguments["derived"] else instance.line.derived, channel.progress)
             result.update(media_files=files, media_size=size)
         return result
     finally:
@@ -101,8 +108,10 @@ def _copy_parent(place: str, explicit: str) -> str:
         raise SettingError("directory {0} (papermerge_backup_copy_dir) does not exist".format(explicit))
     kind = file_system_type(parent)
     if kind in MEMORY_FILE_SYSTEMS:
-        raise SpaceError("{0} is on a {1}, where a copy of the database would take memory; set "
-                         "papermerge_backup_copy_dir to a directory on a disk".format(parent, kind))
+        raise SpaceError(
+            "{0} is on a {1}, where a copy of the database would take memory; set "
+            "papermerge_backup_copy_dir to a directory on a disk".format(parent, kind)
+        )
     return parent
 
 
@@ -149,7 +158,7 @@ def dump_database(channel: Channel, arguments: Arguments) -> Result:
         "row_counts": counts,
         "schema_marker": marker,
         "encoding": encoding,
-        "server_version": sqlite.sqlite3.sqlite_version,
+        "server_version": sqlite.LIBRARY_VERSION,
         "mode": status.st_mode & 0o777,
         "owner": [status.st_uid, status.st_gid, owner_name(status.st_uid), group_name(status.st_gid)],
     }
@@ -177,8 +186,12 @@ def scan_media(channel: Channel, arguments: Arguments) -> Result:
                     channel.progress(files, 0)
 
         channel.records(rows())
-        return {"files": files, "size": size, "skipped": scanner.skipped,
-                "skipped_example": os.fsdecode(scanner.skipped_example)}
+        return {
+            "files": files,
+            "size": size,
+            "skipped": scanner.skipped,
+            "skipped_example": os.fsdecode(scanner.skipped_example),
+        }
     finally:
         root.close()
 
@@ -239,16 +252,17 @@ class _Frames:
 
 
 def settle(channel: Channel, arguments: Arguments) -> Result:
-    """Look again at the input records' files and rows: a record each with ``row`` (it exists) and ``file`` (it does).
-    """
+    """Look again at the input records' files and rows: a record each that tells whether ``row`` and ``file`` exist."""
     line = release_line_named(arguments["release_line"])
     root = MediaRoot(arguments["root"], arguments["media_allowed_roots"])
     asked = list(channel.input_records())
     try:
         with sqlite.DatabaseFile(arguments["path"], arguments["path"], live=True) as database:
             rows = [database.has_row(line, fields["key"]) if fields["key"] else False for fields in asked]
-        channel.records({**path_fields(path_of(fields)), "row": row, "file": _is_file(root, path_of(fields))}
-                        for fields, row in zip(asked, rows))
+        channel.records(
+            {**path_fields(path_of(fields)), "row": row, "file": _is_file(root, path_of(fields))}
+            for fields, row in zip(asked, rows)
+        )
         return {"looked_at": len(asked)}
     finally:
         root.close()

@@ -48,11 +48,17 @@ def check_target(channel: Channel, arguments: Arguments) -> Result:
     instance = find_instance(InstanceRequest.from_params(arguments))
     wanted = arguments["snapshot_version"]
     if arguments["app_version"] and arguments["app_version"] != wanted:
-        raise TargetError("papermerge_backup_app_version is {0}, the snapshot is of Papermerge {1}".format(
-            arguments["app_version"], wanted))
+        raise TargetError(
+            "papermerge_backup_app_version is {0}, the snapshot is of Papermerge {1}".format(
+                arguments["app_version"], wanted
+            )
+        )
     if instance is not None and instance.version != wanted:
-        raise TargetError("the target has Papermerge {0} ({1}), the snapshot is of {2}; install {2} on the target "
-                          "first".format(instance.version, instance.version_found_in, wanted))
+        raise TargetError(
+            "the target has Papermerge {0} ({1}), the snapshot is of {2}; install {2} on the target first".format(
+                instance.version, instance.version_found_in, wanted
+            )
+        )
     media_root = arguments["media_root"] or (instance.media_root if instance else arguments["source_media_root"])
     if arguments["database_url"]:
         place = parse_database_url(arguments["database_url"], "papermerge_backup_database_url")
@@ -66,16 +72,22 @@ def check_target(channel: Channel, arguments: Arguments) -> Result:
     media_root = os.path.realpath(media_root)
     database = os.path.realpath(database)
     if database == media_root or database.startswith(media_root + "/"):
-        raise SettingError("the database {0} lies in the media directory {1}; set papermerge_backup_media_root or "
-                           "papermerge_backup_database_url".format(database, media_root))
+        raise SettingError(
+            "the database {0} lies in the media directory {1}; set papermerge_backup_media_root or "
+            "papermerge_backup_database_url".format(database, media_root)
+        )
     interrupted = _interrupted(os.path.dirname(database))
     if not interrupted:
         _require_empty(media_root, database)
     require_space(_existing(os.path.dirname(media_root)), arguments["media_bytes"], "the media of the snapshot")
     require_space(_existing(os.path.dirname(database)), arguments["database_bytes"], "the database of the snapshot")
-    return {"media_root": media_root, "database_path": database, "installed": instance is not None,
-            "interrupted": [journal["media_root"] for _path, journal in interrupted],
-            "zstd": zstd_program() is not None}
+    return {
+        "media_root": media_root,
+        "database_path": database,
+        "installed": instance is not None,
+        "interrupted": [journal["media_root"] for _path, journal in interrupted],
+        "zstd": zstd_program() is not None,
+    }
 
 
 def _existing(path: str) -> str:
@@ -85,8 +97,10 @@ def _existing(path: str) -> str:
 
 
 def _require_empty(media_root: str, database: str) -> None:
-    hint = ("; a restore goes onto a target that is empty: move it aside, or set papermerge_backup_media_root and "
-            "papermerge_backup_database_url to another place")
+    hint = (
+        "; a restore goes onto a target that is empty: move it aside, or set papermerge_backup_media_root and "
+        "papermerge_backup_database_url to another place"
+    )
     try:
         names = [name for name in os.listdir(media_root) if not name.startswith(PREFIX) and name != "lost+found"]
     except FileNotFoundError:
@@ -94,11 +108,15 @@ def _require_empty(media_root: str, database: str) -> None:
     except NotADirectoryError:
         raise TargetError("media directory {0} is not a directory{1}".format(media_root, hint)) from None
     except OSError as error:
-        raise TargetError("media directory {0} cannot be read: {1}".format(
-            media_root, describe_os_error(error))) from None
+        raise TargetError(
+            "media directory {0} cannot be read: {1}".format(media_root, describe_os_error(error))
+        ) from None
     if names:
-        raise TargetError("media directory {0} is not empty: it holds {1}{2}".format(
-            media_root, ", ".join(sorted(repr(name) for name in names)[:3]), hint))
+        raise TargetError(
+            "media directory {0} is not empty: it holds {1}{2}".format(
+                media_root, ", ".join(sorted(repr(name) for name in names)[:3]), hint
+            )
+        )
     if not sqlite.is_empty_database(database):
         raise TargetError("database {0} is not empty{1}".format(database, hint))
 
@@ -153,8 +171,7 @@ def begin_restore(channel: Channel, arguments: Arguments) -> Result:
     database_stage = OwnDirectory(parent, PURPOSE)
     media_stage = OwnDirectory(media_parent, PURPOSE)
     os.mkdir(os.path.join(media_stage.path, MEDIA), 0o700)
-    state = {"media_stage": media_stage.path, "database_stage": database_stage.path, "made": made,
-             "rename": not inside}
+    state = {"media_stage": media_stage.path, "database_stage": database_stage.path, "made": made, "rename": not inside}
     if channel.keep:
         media_stage.close()
         database_stage.close()
@@ -289,9 +306,15 @@ def receive_database(channel: Channel, arguments: Arguments) -> Result:
     with sqlite.DatabaseFile(path, "of the snapshot") as database:
         database.quick_check()
         database.require_tables(line)
-        channel.records({"row": row.row, "key": row.key, "older": row.older,
-                         **(path_fields(row.path) if row.path is not None else {})}
-                        for row in database.expected_rows(line))
+        channel.records(
+            {
+                "row": row.row,
+                "key": row.key,
+                "older": row.older,
+                **(path_fields(row.path) if row.path is not None else {}),
+            }
+            for row in database.expected_rows(line)
+        )
         return {"row_counts": database.row_counts(line), "schema_marker": database.schema_marker(line)}
 
 
@@ -322,8 +345,15 @@ def place(channel: Channel, arguments: Arguments) -> Result:
     entries = sorted(os.listdir(staged))
     # One sync for all files of the tree instead of one each; Linux returns when the data is on disk.
     os.sync()
-    journal = {"media_root": media_root, "media_stage": state["media_stage"], "rename": state["rename"],
-               "media_existed": existed, "media_mode": mode, "media_ids": ids, "entries": entries}
+    journal = {
+        "media_root": media_root,
+        "media_stage": state["media_stage"],
+        "rename": state["rename"],
+        "media_existed": existed,
+        "media_mode": mode,
+        "media_ids": ids,
+        "entries": entries,
+    }
     write_private(os.path.join(state["database_stage"], JOURNAL), json.dumps(journal).encode("ascii"))
     sync_directory(state["database_stage"])
     if state["rename"]:

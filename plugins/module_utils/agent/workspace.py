@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 import tempfile
 import threading
-from typing import Callable, Dict, List
+from typing import Callable, Dict, Iterator, List
 
 from ..errors import SettingError, SpaceError, describe_os_error
 from ..media.scan import OWN_PREFIX
@@ -59,12 +60,23 @@ class OwnDirectory:
     """A private directory of ours below ``parent``, locked as long as this object is open."""
 
     def __init__(self, parent: str, purpose: str) -> None:
-        try:
-            self.path = tempfile.mkdtemp(prefix="{0}{1}-".format(PREFIX, purpose), dir=parent)
-        except OSError as error:
-            raise SettingError("cannot make a directory in {0}: {1}".format(parent, describe_os_error(error))) from None
-        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        while True:
+            try:
+                self.path = tempfile.mkdtemp(prefix="{0}{1}-".format(PREFIX, purpose), dir=parent)
+                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                if os.path.isdir(parent):
+                    continue
+                raise SettingError("directory {0} does not exist".format(parent)) from None
+            except OSError as error:
+                raise SettingError(
+                    "cannot make a directory in {0}: {1}".format(parent, describe_os_error(error))
+                ) from None
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            # Another run may have taken it for abandoned before it was locked.
+            if os.path.isdir(self.path):
+                return
+            os.close(self._descriptor)
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
@@ -76,35 +88,49 @@ class OwnDirectory:
             self._descriptor = -1
 
 
-def abandoned(parent: str, purpose: str) -> List[str]:
-    """Return our directories below ``parent`` whose makers are gone."""
-    found = []
+@contextlib.contextmanager
+def _lock_if_abandoned(path: str) -> Iterator[bool]:
+    """Hold the lock of a directory of ours; yields False when its maker still holds it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(descriptor)
+
+
+def _own_directories(parent: str, purpose: str) -> List[str]:
     try:
         names = os.listdir(parent)
     except OSError:
         return []
-    for name in names:
-        path = os.path.join(parent, name)
-        if not name.startswith("{0}{1}-".format(PREFIX, purpose)) or os.path.islink(path):
-            continue
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found.append(path)
-        except OSError:
-            continue
-        finally:
-            os.close(descriptor)
+    return [os.path.join(parent, name) for name in names if name.startswith("{0}{1}-".format(PREFIX, purpose))]
+
+
+def abandoned(parent: str, purpose: str) -> List[str]:
+    """Return our directories below ``parent`` whose makers are gone."""
+    found = []
+    for path in _own_directories(parent, purpose):
+        with _lock_if_abandoned(path) as locked:
+            if locked:
+                found.append(path)
     return found
 
 
 def remove_abandoned(parent: str, purpose: str) -> None:
-    """Remove what an earlier run that was killed has left below ``parent``."""
-    for path in abandoned(parent, purpose):
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove what earlier runs that were killed have left below ``parent``."""
+    for path in _own_directories(parent, purpose):
+        with _lock_if_abandoned(path) as locked:
+            if locked:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def file_system_type(path: str) -> str:

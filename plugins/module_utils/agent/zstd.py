@@ -40,12 +40,22 @@ class Pipe:
     Leaving the context without ``close`` ends the process.
     """
 
-    def __init__(self, program: str, arguments: List[str], sink: Callable[[bytes], object],
-                 failure: Type[BackupError] = ToolError) -> None:
+    def __init__(
+        self,
+        program: str,
+        arguments: List[str],
+        sink: Callable[[bytes], object],
+        failure: Type[BackupError] = ToolError,
+    ) -> None:
         self._failure = failure
         self._problem: Optional[BaseException] = None
-        self._process = subprocess.Popen([program, "-q", "-c"] + arguments, stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+        self._process = subprocess.Popen(
+            [program, "-q", "-c"] + arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+        )
         assert self._process.stdin and self._process.stdout
         self._input, self._output = self._process.stdin, self._process.stdout
         widen(self._input)
@@ -90,8 +100,9 @@ class Pipe:
     def __enter__(self) -> Pipe:
         return self
 
-    def __exit__(self, _type: Optional[Type[BaseException]], _value: Optional[BaseException],
-                 _traceback: Optional[TracebackType]) -> None:
+    def __exit__(
+        self, _type: Optional[Type[BaseException]], _value: Optional[BaseException], _traceback: Optional[TracebackType]
+    ) -> None:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()

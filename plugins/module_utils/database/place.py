@@ -40,19 +40,25 @@ def parse_database_url(url: str, found_in: str) -> DatabasePlace:
     scheme = parts.scheme.split("+")[0]
     engine = ENGINES.get(scheme)
     if engine is None:
-        raise SettingError("the database URL in {0} starts with {1!r}; expected one of {2}".format(
-            found_in, scheme, ", ".join(name + "://" for name in ENGINES)))
+        raise SettingError(
+            "the database URL in {0} starts with {1!r}; expected one of {2}".format(
+                found_in, scheme, ", ".join(name + "://" for name in ENGINES)
+            )
+        )
     if engine != "sqlite":
         return DatabasePlace(engine)
     path = unquote(parts.path)[1:]
     if parts.netloc or not os.path.isabs(path):
-        raise SettingError("the SQLite URL in {0} must hold an absolute path, with four slashes: "
-                           "sqlite:////srv/papermerge/db.sqlite3; found {1!r}".format(found_in, url))
+        raise SettingError(
+            "the SQLite URL in {0} must hold an absolute path, with four slashes: "
+            "sqlite:////srv/papermerge/db.sqlite3; found {1!r}".format(found_in, url)
+        )
     return DatabasePlace(engine, os.path.normpath(path))
 
 
 def require_supported(place: DatabasePlace) -> None:
     """Raise UnsupportedError for an engine that this version of the collection cannot dump."""
     if place.engine != "sqlite":
-        raise UnsupportedError("the database engine is {0}; this version of papermerge.backup can back up "
-                               "SQLite only".format(place.engine))
+        raise UnsupportedError(
+            "the database engine is {0}; this version of papermerge.backup can back up SQLite only".format(place.engine)
+        )

@@ -22,6 +22,7 @@ from ..durable import PRIVATE_FILE
 from ..errors import BackupError, DatabaseError, SpaceError, describe_os_error
 from ..papermerge.releases import ExpectedRow, ReleaseLine
 
+LIBRARY_VERSION = sqlite3.sqlite_version
 MAGIC = b"SQLite format 3\0"
 STEP_PAGES = 2048
 #: Restarts by other processes' commits before the copy is finished in one locking step.
@@ -66,7 +67,7 @@ class _Steps:
         self.restarts = 0
 
     def __call__(self, status: int, remaining: int, total: int) -> None:
-        if status in (sqlite3_busy, sqlite3_locked):
+        if status in (SQLITE_BUSY, SQLITE_LOCKED):
             now = time.monotonic()
             self._busy_since = self._busy_since or now
             if now - self._busy_since > LOCK_PATIENCE:
@@ -82,8 +83,8 @@ class _Steps:
 
 
 # Result codes of SQLite; the module's own names came with Python 3.11.
-sqlite3_busy = 5
-sqlite3_locked = 6
+SQLITE_BUSY = 5
+SQLITE_LOCKED = 6
 
 
 def check_database_file(path: str, found_in: str) -> None:
@@ -110,8 +111,9 @@ def connect(path: str, mode: str) -> sqlite3.Connection:
     index.
     """
     option = "mode=ro&immutable=1" if mode == "immutable" else "mode=" + mode
-    connection = sqlite3.connect("file:{0}?{1}".format(quote(os.fsencode(path)), option), uri=True,
-                                 isolation_level=None, timeout=LOCK_PATIENCE)
+    connection = sqlite3.connect(
+        "file:{0}?{1}".format(quote(os.fsencode(path)), option), uri=True, isolation_level=None, timeout=LOCK_PATIENCE
+    )
     connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
     return connection
 
@@ -147,8 +149,9 @@ def copy_database(source: str, target: str, progress: Progress, restarts: int = 
         with open(target, "rb") as stream:
             os.fsync(stream.fileno())
     except _Locked:
-        raise DatabaseError("database {0} was locked by another process for more than {1:.0f} s".format(
-            source, LOCK_PATIENCE)) from None
+        raise DatabaseError(
+            "database {0} was locked by another process for more than {1:.0f} s".format(source, LOCK_PATIENCE)
+        ) from None
     except OSError as error:
         raise DatabaseError("database {0} cannot be copied: {1}".format(source, describe_os_error(error))) from None
     except sqlite3.Error as error:
@@ -167,13 +170,15 @@ def _new_copy(target: str) -> sqlite3.Connection:
 def _explained(error: sqlite3.Error, path: str, what: str) -> BackupError:
     text = str(error)
     if "full" in text:
-        return SpaceError("no room for the copy of database {0}: {1}; free some or set "
-                          "papermerge_backup_copy_dir".format(path, text))
+        return SpaceError(
+            "no room for the copy of database {0}: {1}; free some or set papermerge_backup_copy_dir".format(path, text)
+        )
     if "locked" in text or "busy" in text:
         return DatabaseError("database {0} is locked by another process ({1})".format(path, text))
     if "malformed" in text or "not a database" in text or "corrupt" in text:
-        return DatabaseError("database {0} is damaged: {1}; repair it (sqlite3's .recover) before it is backed "
-                             "up".format(path, text))
+        return DatabaseError(
+            "database {0} is damaged: {1}; repair it (sqlite3's .recover) before it is backed up".format(path, text)
+        )
     return DatabaseError("database {0} cannot be {1}: {2}".format(path, what, text))
 
 
@@ -212,13 +217,20 @@ class DatabaseFile:
         """Raise DatabaseError unless ``pragma quick_check`` answers ok."""
         answers = [str(row[0]) for row in self._rows("pragma quick_check(5)")]
         if answers != ["ok"]:
-            raise DatabaseError("database {0} is damaged: {1}; repair it (sqlite3's .recover) before it is backed "
-                                "up".format(self._name, "; ".join(answers)[:500]))
+            raise DatabaseError(
+                "database {0} is damaged: {1}; repair it (sqlite3's .recover) before it is backed up".format(
+                    self._name, "; ".join(answers)[:500]
+                )
+            )
 
     def tables(self) -> Tuple[str, ...]:
         """Return the names of the tables."""
-        return tuple(str(row[0]) for row in self._rows("select name from sqlite_master where type = 'table'"
-                                                       " and name not like 'sqlite_%' order by name"))
+        return tuple(
+            str(row[0])
+            for row in self._rows(
+                "select name from sqlite_master where type = 'table' and name not like 'sqlite_%' order by name"
+            )
+        )
 
     def encoding(self) -> str:
         """Return the database's text encoding, such as ``UTF-8``."""
@@ -228,14 +240,19 @@ class DatabaseFile:
         """Raise DatabaseError when a table is missing that every database of this release line has."""
         missing = sorted(set(line.required_tables) - set(self.tables()))
         if missing:
-            raise DatabaseError("database {0} is not one of Papermerge {1}: it has no table {2}; set "
-                                "papermerge_backup_database_url".format(self._name, line.name, ", ".join(missing)))
+            raise DatabaseError(
+                "database {0} is not one of Papermerge {1}: it has no table {2}; set "
+                "papermerge_backup_database_url".format(self._name, line.name, ", ".join(missing))
+            )
 
     def row_counts(self, line: ReleaseLine) -> Dict[str, int]:
         """Return the row counts of the release line's tables that exist."""
         present = set(self.tables())
-        return {table: int(next(self._rows('select count(*) from "{0}"'.format(table)))[0])
-                for table in line.count_tables if table in present}
+        return {
+            table: int(next(self._rows('select count(*) from "{0}"'.format(table)))[0])
+            for table in line.count_tables
+            if table in present
+        }
 
     def schema_marker(self, line: ReleaseLine) -> str:
         """Return what tells this schema from its neighbours, such as the name of the last migration."""

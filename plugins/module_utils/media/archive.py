@@ -83,8 +83,9 @@ class Archiver:
     ``write`` takes tar bytes, ``end_frame`` is called between members wherever a frame has to end, and once at the end.
     """
 
-    def __init__(self, root: MediaRoot, write: Callable[[bytes], object], end_frame: Callable[[], object],
-                 frame_bytes: int) -> None:
+    def __init__(
+        self, root: MediaRoot, write: Callable[[bytes], object], end_frame: Callable[[], object], frame_bytes: int
+    ) -> None:
         self._root = root
         self._write = write
         self._end_frame = end_frame
@@ -167,8 +168,16 @@ class Archiver:
         return self._result(path, state, status, digest.hexdigest(), reason)
 
     def _begin(self, path: bytes, status: os.stat_result) -> None:
-        header = member_header(path, status.st_size, stat.S_IMODE(status.st_mode), int(status.st_mtime_ns // 10**9),
-                               status.st_uid, status.st_gid, owner_name(status.st_uid), group_name(status.st_gid))
+        header = member_header(
+            path,
+            status.st_size,
+            stat.S_IMODE(status.st_mode),
+            int(status.st_mtime_ns // 10**9),
+            status.st_uid,
+            status.st_gid,
+            owner_name(status.st_uid),
+            group_name(status.st_gid),
+        )
         size = tar_bytes(header, status.st_size)
         if self._in_frame and self._in_frame + size > self._frame_bytes:
             self._flush()
@@ -179,9 +188,23 @@ class Archiver:
         self._put(header)
 
     def _result(self, path: bytes, state: str, status: os.stat_result, sha256: str, reason: str = "") -> ArchivedFile:
-        return ArchivedFile(path, state, reason, self.frame, status.st_size, stat.S_IMODE(status.st_mode),
-                            status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino, status.st_uid,
-                            status.st_gid, owner_name(status.st_uid), group_name(status.st_gid), sha256)
+        return ArchivedFile(
+            path,
+            state,
+            reason,
+            self.frame,
+            status.st_size,
+            stat.S_IMODE(status.st_mode),
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+            status.st_dev,
+            status.st_ino,
+            status.st_uid,
+            status.st_gid,
+            owner_name(status.st_uid),
+            group_name(status.st_gid),
+            sha256,
+        )
 
     def _put(self, data: bytes) -> None:
         self._pending.append(data)
@@ -200,7 +223,10 @@ class Archiver:
 def _same(before: os.stat_result, after: os.stat_result) -> bool:
     """Tell whether nobody wrote to a file between two looks at it."""
     return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
-        after.st_size, after.st_mtime_ns, after.st_ctime_ns)
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    )
 
 
 def in_tar(file: ArchivedFile) -> bool:

@@ -110,8 +110,11 @@ class Extractor:
             member = reader.next_member()
             if member is None or (member.path, member.size) != (plan.path, plan.size):
                 found = "its end" if member is None else "{0} ({1} bytes)".format(shown(member.path), member.size)
-                raise DamageError("the part's archive holds {0} where its record says {1} ({2} bytes)".format(
-                    found, shown(plan.path), plan.size))
+                raise DamageError(
+                    "the part's archive holds {0} where its record says {1} ({2} bytes)".format(
+                        found, shown(plan.path), plan.size
+                    )
+                )
             if plan.wanted:
                 self._write(reader, plan)
             else:

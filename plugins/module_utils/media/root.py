@@ -63,7 +63,10 @@ class MediaRoot:
             raise MediaError(
                 "{0} in media directory {1} is a link to {2}, outside of it; remove the link or add the target's "
                 "directory to papermerge_backup_media_allowed_roots".format(
-                    shown(path), self.name, shown(os.readlink(full))), path=shown(path))
+                    shown(path), self.name, shown(os.readlink(full))
+                ),
+                path=shown(path),
+            )
         return target
 
     def open_file(self, path: bytes) -> int:

@@ -28,8 +28,14 @@ class ScannedFile(NamedTuple):
     inode: int
 
     def as_record(self) -> Dict[str, object]:
-        return {**path_fields(self.path), "size": self.size, "mtime_ns": self.mtime_ns, "ctime_ns": self.ctime_ns,
-                "device": self.device, "inode": self.inode}
+        return {
+            **path_fields(self.path),
+            "size": self.size,
+            "mtime_ns": self.mtime_ns,
+            "ctime_ns": self.ctime_ns,
+            "device": self.device,
+            "inode": self.inode,
+        }
 
 
 def scanned_file(fields: Dict[str, object]) -> ScannedFile:
@@ -75,8 +81,14 @@ class Scanner:
                         if status is None:
                             continue
                         if stat.S_ISREG(status.st_mode):
-                            yield ScannedFile(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
-                                              status.st_dev, status.st_ino)
+                            yield ScannedFile(
+                                path,
+                                status.st_size,
+                                status.st_mtime_ns,
+                                status.st_ctime_ns,
+                                status.st_dev,
+                                status.st_ino,
+                            )
                         elif not stat.S_ISDIR(status.st_mode):
                             self.skipped += 1
                             self.skipped_example = self.skipped_example or path
@@ -97,22 +109,33 @@ class Scanner:
             return None, False
 
     def _unreadable(self, directory: bytes, error: OSError) -> MediaError:
-        return MediaError("directory {0} in media directory {1} cannot be read: {2}".format(
-            shown(directory) or ".", self._root.name, describe_os_error(error)))
+        return MediaError(
+            "directory {0} in media directory {1} cannot be read: {2}".format(
+                shown(directory) or ".", self._root.name, describe_os_error(error)
+            )
+        )
 
     def _check(self, descriptor: int, path: bytes, through_link: bool) -> None:
         status = os.fstat(descriptor)
         if status.st_dev != self._device and not through_link:
             target = os.path.realpath(os.path.join(self._root.path, path))
             if not self._root.allows_mount(target):
-                raise MediaError("{0} in media directory {1} is a mount of another file system; add {2} to "
-                                 "papermerge_backup_media_allowed_roots if it belongs to the media".format(
-                                     shown(path), self._root.name, shown(target)), path=shown(path))
+                raise MediaError(
+                    "{0} in media directory {1} is a mount of another file system; add {2} to "
+                    "papermerge_backup_media_allowed_roots if it belongs to the media".format(
+                        shown(path), self._root.name, shown(target)
+                    ),
+                    path=shown(path),
+                )
         if through_link:
             key = (status.st_dev, status.st_ino)
             if key in self._entered:
-                raise MediaError("{0} in media directory {1} is reached twice through links; remove one of "
-                                 "them".format(shown(path), self._root.name), path=shown(path))
+                raise MediaError(
+                    "{0} in media directory {1} is reached twice through links; remove one of them".format(
+                        shown(path), self._root.name
+                    ),
+                    path=shown(path),
+                )
             self._entered.add(key)
 
 

@@ -41,8 +41,16 @@ def _octal(value: int, width: int) -> bytes:
     return b"%0*o\0" % (width - 1, value)
 
 
-def _ustar(name: bytes, prefix: bytes, mode: int, ids: Tuple[int, int], size: int, mtime: int, kind: bytes,
-           names: Tuple[bytes, bytes]) -> bytes:
+def _ustar(
+    name: bytes,
+    prefix: bytes,
+    mode: int,
+    ids: Tuple[int, int],
+    size: int,
+    mtime: int,
+    kind: bytes,
+    names: Tuple[bytes, bytes],
+) -> bytes:
     fields = [
         name.ljust(100, b"\0"),
         _octal(mode & 0o7777, 8),
@@ -82,8 +90,16 @@ def _split(path: bytes) -> Optional[Tuple[bytes, bytes]]:
     return None
 
 
-def member_header(path: bytes, size: int, mode: int = 0o600, mtime: int = 0, uid: int = 0, gid: int = 0,
-                  owner: str = "", group: str = "") -> bytes:
+def member_header(
+    path: bytes,
+    size: int,
+    mode: int = 0o600,
+    mtime: int = 0,
+    uid: int = 0,
+    gid: int = 0,
+    owner: str = "",
+    group: str = "",
+) -> bytes:
     """Return the header of a regular file: one block, or a pax header and one block where a value does not fit.
 
     ``size`` in bytes, ``mtime`` in seconds since 1970. A name that is not UTF-8 and does not fit the block gets
@@ -109,8 +125,9 @@ def member_header(path: bytes, size: int, mode: int = 0o600, mtime: int = 0, uid
             extended.append(_pax_record(key, b"%d" % value))
     fitting = {key: value if 0 <= value <= limit else 0 for key, (value, limit) in values.items()}
     names = owner.encode("utf-8", "replace"), group.encode("utf-8", "replace")
-    header = _ustar(split[1], split[0], mode, (fitting[b"uid"], fitting[b"gid"]), fitting[b"size"],
-                    fitting[b"mtime"], b"0", names)
+    header = _ustar(
+        split[1], split[0], mode, (fitting[b"uid"], fitting[b"gid"]), fitting[b"size"], fitting[b"mtime"], b"0", names
+    )
     if not extended:
         return header
     body = b"".join(extended)
@@ -157,8 +174,11 @@ class TarReader:
         prefix = block[345:500].split(b"\0", 1)[0]
         path = pax.get(b"path", prefix + b"/" + name if prefix else name)
         if kind not in (b"0", b"\0"):
-            raise DamageError("the archive holds something else than a regular file (type {0!r}): {1}".format(
-                kind.decode("ascii", "replace"), shown(path)))
+            raise DamageError(
+                "the archive holds something else than a regular file (type {0!r}): {1}".format(
+                    kind.decode("ascii", "replace"), shown(path)
+                )
+            )
         if b"size" in pax:
             size = self._decimal(pax[b"size"])
         return Member(path, size)

@@ -74,8 +74,11 @@ def find_instance(request: InstanceRequest) -> Optional[Instance]:
         assert project is not None
         found = find_version(project)
         if found is None:
-            raise SettingError("no file of {0} ({1}) tells the version of Papermerge; set "
-                               "papermerge_backup_app_version".format(project.directory, project.found_in))
+            raise SettingError(
+                "no file of {0} ({1}) tells the version of Papermerge; set papermerge_backup_app_version".format(
+                    project.directory, project.found_in
+                )
+            )
         version, version_found_in = found
     line = release_line_of(version)
     media_root, media_found_in = request.media_root, "papermerge_backup_media_root"
@@ -90,16 +93,26 @@ def find_instance(request: InstanceRequest) -> Optional[Instance]:
             media_root, media_found_in = settings.media_root, settings.media_found_in
         if place is None:
             place, database_found_in = settings.database, settings.database_found_in
-    return Instance(project.directory if project else "", version, version_found_in, line, media_root, media_found_in,
-                    place, database_found_in)
+    return Instance(
+        project.directory if project else "",
+        version,
+        version_found_in,
+        line,
+        media_root,
+        media_found_in,
+        place,
+        database_found_in,
+    )
 
 
 def require_instance(request: InstanceRequest) -> Instance:
     """Return the instance on this host. Raises SettingError where there is none."""
     instance = find_instance(request)
     if instance is None:
-        raise SettingError("found no Papermerge on this host: no process or systemd unit works in a project of it, and "
-                           "none is in a usual place; set papermerge_backup_project_dir, or "
-                           "papermerge_backup_media_root, papermerge_backup_database_url and "
-                           "papermerge_backup_app_version")
+        raise SettingError(
+            "found no Papermerge on this host: no process or systemd unit works in a project of it, and "
+            "none is in a usual place; set papermerge_backup_project_dir, or "
+            "papermerge_backup_media_root, papermerge_backup_database_url and "
+            "papermerge_backup_app_version"
+        )
     return instance

@@ -16,11 +16,25 @@ from typing import Dict, Iterator, List, Optional, Tuple
 from ..errors import SettingError
 
 #: Places named by the documentation and the images of 1.x and 2.0, and what people commonly choose.
-KNOWN_DIRECTORIES = ("/opt/papermerge", "/opt/papermerge/*", "/opt/app", "/app/papermerge", "/srv/papermerge",
-                     "/srv/papermerge/*", "/var/www/papermerge", "/usr/local/papermerge", "/home/*/papermerge",
-                     "/home/*/papermerge-core", "/root/papermerge")
-UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system",
-                    "/lib/systemd/system")
+KNOWN_DIRECTORIES = (
+    "/opt/papermerge",
+    "/opt/papermerge/*",
+    "/opt/app",
+    "/app/papermerge",
+    "/srv/papermerge",
+    "/srv/papermerge/*",
+    "/var/www/papermerge",
+    "/usr/local/papermerge",
+    "/home/*/papermerge",
+    "/home/*/papermerge-core",
+    "/root/papermerge",
+)
+UNIT_DIRECTORIES = (
+    "/etc/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+)
 VIRTUAL_ENVIRONMENTS = (".venv", "venv", "env")
 #: Of a service's environment only these matter to Django and to Papermerge's settings.
 ENVIRONMENT = re.compile(r"(DJANGO_|PAPERMERGE|POSTGRES_|DB|MEDIA|PYTHONPATH$|HOME$|PATH$|LANG$|LC_ALL$)")
@@ -98,10 +112,12 @@ def find_project(explicit: Optional[str], system_root: str = "/") -> Optional[Pr
         known.environment = known.environment or seen.environment
         known.user_id = seen.user_id if known.user_id is None else known.user_id
     if len(candidates) > 1:
-        raise SettingError("found {0} Papermerge projects: {1}; set papermerge_backup_project_dir to one of "
-                           "them".format(len(candidates), ", ".join(
-                               "{0} ({1})".format(project.directory, project.found_in)
-                               for project in candidates.values())))
+        raise SettingError(
+            "found {0} Papermerge projects: {1}; set papermerge_backup_project_dir to one of them".format(
+                len(candidates),
+                ", ".join("{0} ({1})".format(project.directory, project.found_in) for project in candidates.values()),
+            )
+        )
     return next(iter(candidates.values()), None)
 
 
@@ -131,8 +147,9 @@ def _processes(system_root: str) -> Iterator[Project]:
                 words = [os.fsdecode(word) for word in stream.read().split(b"\0") if word]
             with open(os.path.join(home, "environ"), "rb") as stream:
                 environment = _environment(os.fsdecode(line) for line in stream.read().split(b"\0"))
-            if not any("python" in word or "manage.py" in word or "gunicorn" in word or "uwsgi" in word
-                       for word in words[:2]):
+            if not any(
+                "python" in word or "manage.py" in word or "gunicorn" in word or "uwsgi" in word for word in words[:2]
+            ):
                 continue
             owner = os.stat(home).st_uid
         except OSError:
@@ -171,8 +188,13 @@ def _units(system_root: str) -> Iterator[Project]:
                     assignments += _split(value)
                 elif key == "EnvironmentFile":
                     assignments += _environment_file(value.lstrip("-"))
-            yield Project(os.path.realpath(directory), "unit {0}".format(path), _programs(words),
-                          _environment(iter(assignments)), _user_id(dict(settings).get("User")))
+            yield Project(
+                os.path.realpath(directory),
+                "unit {0}".format(path),
+                _programs(words),
+                _environment(iter(assignments)),
+                _user_id(dict(settings).get("User")),
+            )
 
 
 def _unit_settings(path: str) -> List[Tuple[str, str]]:

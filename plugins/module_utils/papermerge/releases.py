@@ -67,9 +67,21 @@ def _user_document_row(columns: Tuple[Any, ...]) -> ExpectedRow:
 
 
 _DJANGO_MARKER = "select name from django_migrations where app = 'core' order by name desc limit 1"
-_USER_DOCUMENT_TABLES = ("core_user", "core_basetreenode", "core_folder", "core_document", "core_page", "core_tag",
-                         "core_coloredtag", "core_kvstorenode", "core_kvstorepage", "core_automate", "core_access",
-                         "core_role", "auth_group")
+_USER_DOCUMENT_TABLES = (
+    "core_user",
+    "core_basetreenode",
+    "core_folder",
+    "core_document",
+    "core_page",
+    "core_tag",
+    "core_coloredtag",
+    "core_kvstorenode",
+    "core_kvstorepage",
+    "core_automate",
+    "core_access",
+    "core_role",
+    "auth_group",
+)
 
 
 def _user_document_line(name: str, versions: Tuple[Tuple[int, ...], ...]) -> ReleaseLine:
@@ -85,8 +97,8 @@ def _user_document_line(name: str, versions: Tuple[Tuple[int, ...], ...]) -> Rel
         documents_table="core_document",
         schema_marker_query=_DJANGO_MARKER,
         rows_query="select d.basetreenode_ptr_id, n.user_id, d.file_name, d.version, d.page_count"
-                   " from core_document d join core_basetreenode n on n.id = d.basetreenode_ptr_id"
-                   " order by d.basetreenode_ptr_id",
+        " from core_document d join core_basetreenode n on n.id = d.basetreenode_ptr_id"
+        " order by d.basetreenode_ptr_id",
         key_query="select 1 from core_document where basetreenode_ptr_id = ?",
         expected_row=_user_document_row,
     )
@@ -114,14 +126,20 @@ def release_line_of(version: str) -> ReleaseLine:
     for line in RELEASE_LINES.values():
         if tuple(numbers) in line.versions:
             return line
-    raise UnsupportedError("Papermerge {0} belongs to none of the release lines that this version of "
-                           "papermerge.backup knows ({1})".format(version, ", ".join(RELEASE_LINES)))
+    raise UnsupportedError(
+        "Papermerge {0} belongs to none of the release lines that this version of papermerge.backup knows ({1})".format(
+            version, ", ".join(RELEASE_LINES)
+        )
+    )
 
 
 def release_line_named(name: str) -> ReleaseLine:
     """Return the release line with this name. Raises UnsupportedError."""
     line = RELEASE_LINES.get(name)
     if line is None:
-        raise UnsupportedError("release line {0} is not known to this version of papermerge.backup ({1})".format(
-            name, ", ".join(RELEASE_LINES)))
+        raise UnsupportedError(
+            "release line {0} is not known to this version of papermerge.backup ({1})".format(
+                name, ", ".join(RELEASE_LINES)
+            )
+        )
     return line

@@ -82,8 +82,10 @@ def _settings_module(project: Project) -> str:
             values = [getattr(argument, "value", None) for argument in node.args]
             if values[0] == "DJANGO_SETTINGS_MODULE" and isinstance(values[1], str):
                 return values[1]
-    raise SettingError("{0} names no DJANGO_SETTINGS_MODULE; set papermerge_backup_media_root and "
-                       "papermerge_backup_database_url".format(path))
+    raise SettingError(
+        "{0} names no DJANGO_SETTINGS_MODULE; set papermerge_backup_media_root and "
+        "papermerge_backup_database_url".format(path)
+    )
 
 
 def _parse(path: str) -> ast.Module:
@@ -97,14 +99,24 @@ def _parse(path: str) -> ast.Module:
 def _from_django(project: Project, python: str) -> Settings:
     module = _settings_module(project)
     where = "Django settings {0} in {1}".format(module, project.directory)
-    environment = {"PATH": os.environ.get("PATH", os.defpath), **project.environment,
-                   "DJANGO_SETTINGS_MODULE": module, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        **project.environment,
+        "DJANGO_SETTINGS_MODULE": module,
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     hint = "; set papermerge_backup_media_root and papermerge_backup_database_url"
     try:
-        answer = subprocess.run([python, "-W", "ignore", "-c", SETTINGS_PROGRAM], cwd=project.directory,
-                                env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, timeout=TIMEOUT, check=False,
-                                preexec_fn=_demote(project.user_id, project.directory))
+        answer = subprocess.run(
+            [python, "-W", "ignore", "-c", SETTINGS_PROGRAM],
+            cwd=project.directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+            preexec_fn=_demote(project.user_id, project.directory),
+        )
     except (OSError, subprocess.SubprocessError) as error:
         raise SettingError("{0} cannot be loaded with {1}: {2}{3}".format(where, python, error, hint)) from None
     lines = answer.stdout.decode("utf-8", "replace").splitlines()
@@ -113,8 +125,12 @@ def _from_django(project: Project, python: str) -> Settings:
         complaint = answer.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no answer"]
         raise SettingError("{0} cannot be loaded with {1}: {2}{3}".format(where, python, complaint[0], hint))
     values: Dict[str, Any] = json.loads(found[-1])
-    return Settings(_absolute(values["media"], project), where, _place(values["engine"].rsplit(".", 1)[-1],
-                    values["name"], project, where), where)
+    return Settings(
+        _absolute(values["media"], project),
+        where,
+        _place(values["engine"].rsplit(".", 1)[-1], values["name"], project, where),
+        where,
+    )
 
 
 def _absolute(path: str, project: Project) -> str:
@@ -124,8 +140,9 @@ def _absolute(path: str, project: Project) -> str:
 def _place(kind: str, name: str, project: Project, where: str) -> DatabasePlace:
     engine = DATABASE_TYPES.get(kind.replace("sqlite3", "sqlite"))
     if engine is None:
-        raise SettingError("{0} names the unknown database engine {1!r}; set papermerge_backup_database_url".format(
-            where, kind))
+        raise SettingError(
+            "{0} names the unknown database engine {1!r}; set papermerge_backup_database_url".format(where, kind)
+        )
     return DatabasePlace(engine, _absolute(name, project) if engine == "sqlite" else "")
 
 
@@ -134,8 +151,10 @@ def configuration_file(project: Project, system_root: str = "/") -> Optional[str
 
     Its order: /etc, the project, and PAPERMERGE_CONFIG only where neither exists.
     """
-    candidates = [os.path.join(system_root, "etc/papermerge.conf.py"),
-                  os.path.join(project.directory, "papermerge.conf.py")]
+    candidates = [
+        os.path.join(system_root, "etc/papermerge.conf.py"),
+        os.path.join(project.directory, "papermerge.conf.py"),
+    ]
     if "PAPERMERGE_CONFIG" in project.environment:
         candidates.append(_absolute(project.environment["PAPERMERGE_CONFIG"], project))
     return next((path for path in candidates if os.path.isfile(path)), None)
@@ -164,13 +183,16 @@ def _from_configuration(project: Project, system_root: str = "/") -> Settings:
             return default, "default of project {0}".format(project.directory)
         value = values[name]
         if not isinstance(value, str):
-            raise SettingError("{0} in {1} is not a plain text and the project's Python was not found; set "
-                               "papermerge_backup_media_root and papermerge_backup_database_url".format(name, path))
+            raise SettingError(
+                "{0} in {1} is not a plain text and the project's Python was not found; set "
+                "papermerge_backup_media_root and papermerge_backup_database_url".format(name, path)
+            )
         return value, "{0} in {1}".format(name, path)
 
     media, media_found_in = setting("MEDIA_DIR", os.path.join(project.directory, "media"))
     kind, kind_found_in = setting("DBTYPE", "sqlite")
     directory, found_in = setting("DBDIR", project.directory)
     place = _place(kind.lower(), os.path.join(directory, "db.sqlite3"), project, kind_found_in)
-    return Settings(_absolute(media, project), media_found_in, place,
-                    found_in if place.engine == "sqlite" else kind_found_in)
+    return Settings(
+        _absolute(media, project), media_found_in, place, found_in if place.engine == "sqlite" else kind_found_in
+    )

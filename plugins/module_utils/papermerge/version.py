@@ -15,8 +15,12 @@ from ..errors import SettingError
 from .projects import Project
 
 DISTRIBUTION = re.compile(r"papermerge(?:_core)?-([0-9][^-]*)\.dist-info\Z")
-SYSTEM_PACKAGES = ("/usr/lib/python3/dist-packages", "/usr/local/lib/python3*/dist-packages",
-                   "/usr/local/lib/python3*/site-packages", "/usr/lib/python3*/site-packages")
+SYSTEM_PACKAGES = (
+    "/usr/lib/python3/dist-packages",
+    "/usr/local/lib/python3*/dist-packages",
+    "/usr/local/lib/python3*/site-packages",
+    "/usr/lib/python3*/site-packages",
+)
 
 
 def find_version(project: Project) -> Optional[Tuple[str, str]]:
@@ -31,8 +35,11 @@ def find_version(project: Project) -> Optional[Tuple[str, str]]:
     if not found and not packages:
         found = _distributions([path for pattern in SYSTEM_PACKAGES for path in glob.glob(pattern)])
     if len({version for version, _path in found}) > 1:
-        raise SettingError("found several versions of Papermerge: {0}; set papermerge_backup_app_version".format(
-            ", ".join("{0} ({1})".format(version, path) for version, path in found)))
+        raise SettingError(
+            "found several versions of Papermerge: {0}; set papermerge_backup_app_version".format(
+                ", ".join("{0} ({1})".format(version, path) for version, path in found)
+            )
+        )
     if found:
         return found[0]
     for place in [project.directory] + packages:
@@ -70,8 +77,11 @@ def _constant(path: str, name: str) -> Optional[str]:
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(getattr(target, "id", "") == name for target in node.targets):
             if isinstance(node.value, ast.Tuple):
-                numbers = [element.value for element in node.value.elts[:3]
-                           if isinstance(element, ast.Constant) and isinstance(element.value, int)]
+                numbers = [
+                    element.value
+                    for element in node.value.elts[:3]
+                    if isinstance(element, ast.Constant) and isinstance(element.value, int)
+                ]
                 return ".".join(str(number) for number in numbers) if len(numbers) == 3 else None
             if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
                 return node.value.value

@@ -57,15 +57,19 @@ class Manifest:
         if not isinstance(version, int) or version < 1:
             raise DamageError("the manifest has no format version")
         if version > FORMAT:
-            raise UnsupportedError("the snapshot has format {0}, this version of papermerge.backup reads up to {1}; "
-                                   "upgrade the collection".format(version, FORMAT))
+            raise UnsupportedError(
+                "the snapshot has format {0}, this version of papermerge.backup reads up to {1}; "
+                "upgrade the collection".format(version, FORMAT)
+            )
         features = fields.get("features")
         if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
             raise DamageError("the manifest has no list of features")
         unknown = sorted(set(features) - FEATURES)
         if unknown:
-            raise UnsupportedError("the snapshot uses {0}, which this version of papermerge.backup does not know; "
-                                   "upgrade the collection".format(", ".join(unknown)))
+            raise UnsupportedError(
+                "the snapshot uses {0}, which this version of papermerge.backup does not know; "
+                "upgrade the collection".format(", ".join(unknown))
+            )
         self.id = self._text(fields, "id", SNAPSHOT_ID)
         self.sequence = self._count(fields, "sequence")
         self.instance = self._text(fields, "instance")
@@ -78,8 +82,9 @@ class Manifest:
         self.database = self._object(fields, "database")
         self.engine = self._text(self.database, "engine")
         self.media = self._object(fields, "media")
-        self.row_counts = {key: self._count(self._object(fields, "row_counts"), key)
-                           for key in self._object(fields, "row_counts")}
+        self.row_counts = {
+            key: self._count(self._object(fields, "row_counts"), key) for key in self._object(fields, "row_counts")
+        }
         self.proof = self._object(fields, "proof")
         self.totals = self._object(fields, "totals")
         files = self._object(fields, "files")
@@ -112,16 +117,25 @@ class Manifest:
 
     def _file(self, files: Mapping[str, Any], key: str) -> StoredFile:
         fields = self._object(files, key)
-        return StoredFile(self._text(fields, "name", FILE_NAME), self._count(fields, "size"),
-                          self._text(fields, "sha256", SHA256), self._count(fields, "plain_size"))
+        return StoredFile(
+            self._text(fields, "name", FILE_NAME),
+            self._count(fields, "size"),
+            self._text(fields, "sha256", SHA256),
+            self._count(fields, "plain_size"),
+        )
 
     def _parts(self, fields: Mapping[str, Any]) -> List[StoredPart]:
         rows = fields.get("parts")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise DamageError("the manifest has no valid parts")
         return [
-            StoredPart(self._text(row, "id", PART_ID), self._count(row, "size"), self._text(row, "sha256", SHA256),
-                       self._count(row, "record_size"), self._text(row, "record_sha256", SHA256))
+            StoredPart(
+                self._text(row, "id", PART_ID),
+                self._count(row, "size"),
+                self._text(row, "sha256", SHA256),
+                self._count(row, "record_size"),
+                self._text(row, "record_sha256", SHA256),
+            )
             for row in rows
         ]
 

@@ -45,11 +45,18 @@ class PartRecord:
 
     def encode(self) -> bytes:
         """Return the record as JSON text, one member a line."""
-        head = {"format": FORMAT, "part": self.part, "size": self.size, "sha256": self.sha256,
-                "tar_size": self.tar_size}
+        head = {
+            "format": FORMAT,
+            "part": self.part,
+            "size": self.size,
+            "sha256": self.sha256,
+            "tar_size": self.tar_size,
+        }
         rows = ",\n".join(
-            json.dumps({**path_fields(member.path), "size": member.size, "sha256": member.sha256,
-                        "offset": member.offset}, separators=(",", ":"))
+            json.dumps(
+                {**path_fields(member.path), "size": member.size, "sha256": member.sha256, "offset": member.offset},
+                separators=(",", ":"),
+            )
             for member in self.members
         )
         return (json.dumps(head)[:-1] + ', "members": [\n' + rows + "\n]}\n").encode("ascii")
@@ -85,5 +92,10 @@ def decode_record(text: bytes) -> PartRecord:
         if not is_safe_member(path):
             raise DamageError("a part's record names a path outside the media directory: {0}".format(shown(path)))
         members.append(PartMember(path, _count(row, "size"), _text(row, "sha256", SHA256), _count(row, "offset")))
-    return PartRecord(_text(fields, "part", PART_ID), _count(fields, "size"), _text(fields, "sha256", SHA256),
-                      _count(fields, "tar_size"), members)
+    return PartRecord(
+        _text(fields, "part", PART_ID),
+        _count(fields, "size"),
+        _text(fields, "sha256", SHA256),
+        _count(fields, "tar_size"),
+        members,
+    )

@@ -19,8 +19,17 @@ DELETED_DURING_BACKUP = "deleted_during_backup"
 UNREADABLE = "unreadable"
 EMPTY = "empty"
 IN_OBJECT_STORAGE = "in_object_storage"
-CLASSES = (PRESENT, WRITTEN_AFTER_DUMP, NOT_EXPECTED, NOT_COMPUTABLE, MISSING, DELETED_DURING_BACKUP, UNREADABLE,
-           EMPTY, IN_OBJECT_STORAGE)
+CLASSES = (
+    PRESENT,
+    WRITTEN_AFTER_DUMP,
+    NOT_EXPECTED,
+    NOT_COMPUTABLE,
+    MISSING,
+    DELETED_DURING_BACKUP,
+    UNREADABLE,
+    EMPTY,
+    IN_OBJECT_STORAGE,
+)
 #: Classes in which an original that should be in the snapshot is not.
 DAMAGED = (MISSING, UNREADABLE, EMPTY)
 #: Share of the expected files of a first snapshot that may be missing before it counts as loss.
@@ -77,8 +86,9 @@ class Proof:
             if held_before:
                 self.lost += 1
             if self.classes[name] <= NAMED_ROWS:
-                self.damaged.append({"class": name, "row": row, "path": shown(path),
-                                     "held_before": "yes" if held_before else "no"})
+                self.damaged.append(
+                    {"class": name, "row": row, "path": shown(path), "held_before": "yes" if held_before else "no"}
+                )
 
     @property
     def expected(self) -> int:
@@ -91,22 +101,35 @@ class Proof:
         return self.classes[PRESENT] + self.classes[WRITTEN_AFTER_DUMP]
 
     def as_dict(self) -> Dict[str, Any]:
-        return {"classes": dict(self.classes), "expected": self.expected, "proved": self.proved, "lost": self.lost,
-                "orphans": self.orphans, "unlisted": self.unlisted, "unreadable_files": self.unreadable_files,
-                "changing_files": self.changing_files,
-                "damaged": list(self.damaged)}
+        return {
+            "classes": dict(self.classes),
+            "expected": self.expected,
+            "proved": self.proved,
+            "lost": self.lost,
+            "orphans": self.orphans,
+            "unlisted": self.unlisted,
+            "unreadable_files": self.unreadable_files,
+            "changing_files": self.changing_files,
+            "damaged": list(self.damaged),
+        }
 
 
 def losses(proof: Proof, first: bool) -> List[str]:
     """Return the reasons for which a snapshot counts as a loss; none for a sound one."""
     reasons = []
     if proof.lost:
-        reasons.append("{0} originals that the last complete snapshot holds are now missing, unreadable or "
-                       "empty".format(proof.lost))
+        reasons.append(
+            "{0} originals that the last complete snapshot holds are now missing, unreadable or empty".format(
+                proof.lost
+            )
+        )
     damaged = sum(proof.classes[name] for name in DAMAGED)
     if first and damaged > FIRST_SNAPSHOT_TOLERANCE * proof.expected:
-        reasons.append("{0} of {1} originals that the database expects are missing, unreadable or empty".format(
-            damaged, proof.expected))
+        reasons.append(
+            "{0} of {1} originals that the database expects are missing, unreadable or empty".format(
+                damaged, proof.expected
+            )
+        )
     if proof.unreadable_files:
         reasons.append("{0} files of the media directory could not be read".format(proof.unreadable_files))
     return reasons
@@ -114,5 +137,8 @@ def losses(proof: Proof, first: bool) -> List[str]:
 
 def differences(stored: Mapping[str, Any], found: Mapping[str, Any]) -> List[Tuple[str, Any, Any]]:
     """Compare two sets of counts: a list of (name, stored, found) for every name whose values differ."""
-    return [(name, stored.get(name), found.get(name)) for name in sorted(set(stored) | set(found))
-            if stored.get(name) != found.get(name)]
+    return [
+        (name, stored.get(name), found.get(name))
+        for name in sorted(set(stored) | set(found))
+        if stored.get(name) != found.get(name)
+    ]

@@ -15,18 +15,28 @@ PACKAGE = "ansible_collections.papermerge.backup.plugins.module_utils"
 GREETING = b"papermerge.backup agent 1\n"
 NO_PYTHON = "papermerge.backup: no Python 3.8 or later on this host"
 #: Where Python may be called what. A name that exists but does not run, such as a version manager's shim, is skipped.
-INTERPRETERS = ("python3", "/usr/bin/python3", "/usr/libexec/platform-python", "/usr/local/bin/python3", "python3.13",
-                "python3.12", "python3.11", "python3.10", "python3.9", "python3.8")
+INTERPRETERS = (
+    "python3",
+    "/usr/bin/python3",
+    "/usr/libexec/platform-python",
+    "/usr/local/bin/python3",
+    "python3.13",
+    "python3.12",
+    "python3.11",
+    "python3.10",
+    "python3.9",
+    "python3.8",
+)
 
 _BOOTSTRAP = (
     "import os,sys,zlib;"
-    "sys.version_info<(3,8) and sys.exit({no_python!r});"
-    "os.write(1,{greeting!r});"
+    f"sys.version_info<(3,8) and sys.exit({NO_PYTHON!r});"
+    f"os.write(1,{GREETING!r});"
     "i=sys.stdin.buffer;"
     "exec(zlib.decompress(i.read(int(i.readline()))))"
-).format(no_python=NO_PYTHON, greeting=GREETING)
+)
 
-_LOADER = '''
+_LOADER = """
 import importlib.abc, importlib.util, sys
 
 class _Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -40,7 +50,7 @@ class _Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(_MODULES.get(name, ""), "<papermerge.backup agent>/" + name, "exec"), module.__dict__)
 
 sys.meta_path.insert(0, _Loader())
-'''
+"""
 
 
 def _sources() -> dict[str, str]:
@@ -61,8 +71,7 @@ def agent_pack(batch: bool) -> bytes:
     """
     modules = _sources()
     packages = {".".join(name.split(".")[:depth]) for name in modules for depth in range(1, name.count(".") + 1)}
-    program = "_MODULES = {!r}\n_PACKAGES = {!r}\n{}\nfrom {}.agent.main import run\nrun(i, {!r})\n".format(
-        modules, packages, _LOADER, PACKAGE, batch)
+    program = f"_MODULES = {modules!r}\n_PACKAGES = {packages!r}\n{_LOADER}\nfrom {PACKAGE}.agent.main import run\nrun(i, {batch!r})\n"
     packed = zlib.compress(program.encode("utf-8"), 9)
     return b"%d\n%b" % (len(packed), packed)
 
@@ -72,10 +81,11 @@ def agent_command(interpreter: str | None) -> str:
 
     ``interpreter``: the user's ansible_python_interpreter; None searches the usual names.
     """
-    arguments = "-I -B -c {}".format(shlex.quote(_BOOTSTRAP))
+    arguments = f"-I -B -c {shlex.quote(_BOOTSTRAP)}"
     if interpreter is not None:
-        return "exec {} {}".format(interpreter, arguments)
+        return f"exec {interpreter} {arguments}"
     probe = shlex.quote("import sys;sys.exit(sys.version_info<(3,8))")
-    return ("for p in {names}; do \"$p\" -c {probe} </dev/null >/dev/null 2>&1 && exec \"$p\" {arguments}; done; "
-            "echo {complaint} >&2; exit 127").format(names=" ".join(INTERPRETERS), probe=probe, arguments=arguments,
-                                                     complaint=shlex.quote(NO_PYTHON))
+    return (
+        'for p in {names}; do "$p" -c {probe} </dev/null >/dev/null 2>&1 && exec "$p" {arguments}; done; '
+        "echo {complaint} >&2; exit 127"
+    ).format(names=" ".join(INTERPRETERS), probe=probe, arguments=arguments, complaint=shlex.quote(NO_PYTHON))

@@ -89,5 +89,5 @@ def handle_until_result(frames: Iterator[Frame], handlers: Handlers) -> dict[str
                 values = frame.json()
                 handlers.progress(int(values["done"]), int(values["total"]))
         elif frame.kind != protocol.HEARTBEAT:
-            raise ConnectionLost("the agent sent a frame of kind {} that nobody asked for".format(frame.kind))
+            raise ConnectionLost(f"the agent sent a frame of kind {frame.kind} that nobody asked for")
     raise ConnectionLost("the agent ended before it had answered")

@@ -19,8 +19,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 #: For -o the first value wins, so these stand before the user's own arguments.
-OWN_OPTIONS = ("ControlMaster=no", "ControlPath=none", "Compression=no", "ServerAliveInterval=15",
-               "ServerAliveCountMax=3", "RequestTTY=no")
+OWN_OPTIONS = (
+    "ControlMaster=no",
+    "ControlPath=none",
+    "Compression=no",
+    "ServerAliveInterval=15",
+    "ServerAliveCountMax=3",
+    "RequestTTY=no",
+)
 #: Flags of ssh without an argument; only among these may -C hide in a cluster such as -Cq.
 PLAIN_FLAGS = frozenset("46AaCfGgKkMNnqsTtVvXxYy")
 
@@ -62,7 +68,7 @@ def ssh_command(options: SshOptions, remote_command: str) -> list[str]:
     argv = [options.executable]
     for setting in OWN_OPTIONS:
         argv += ["-o", setting]
-    argv += ["-o", "ConnectTimeout={}".format(options.timeout)]
+    argv += ["-o", f"ConnectTimeout={options.timeout}"]
     if options.password is None:
         argv += ["-o", "BatchMode=yes"]
     else:
@@ -70,15 +76,15 @@ def ssh_command(options: SshOptions, remote_command: str) -> list[str]:
     if not options.host_key_checking:
         argv += ["-o", "StrictHostKeyChecking=no"]
     if options.port is not None:
-        argv += ["-o", "Port={}".format(options.port)]
+        argv += ["-o", f"Port={options.port}"]
     if options.private_key_file:
-        argv += ["-o", 'IdentityFile="{}"'.format(os.path.expanduser(options.private_key_file))]
+        argv += ["-o", f'IdentityFile="{os.path.expanduser(options.private_key_file)}"']
     if options.user:
-        argv += ["-o", 'User="{}"'.format(options.user)]
+        argv += ["-o", f'User="{options.user}"']
     for arguments in (options.ssh_args, options.common_args, options.extra_args):
         argv += user_arguments(arguments)
     # The login shell may be anything; what it is given is one word that a POSIX shell gets to read.
-    return [*argv, "--", options.host, "/bin/sh -c {}".format(shlex.quote(remote_command))]
+    return [*argv, "--", options.host, f"/bin/sh -c {shlex.quote(remote_command)}"]
 
 
 @contextlib.contextmanager
@@ -94,7 +100,7 @@ def askpass_environment(password: str | None) -> Iterator[dict[str, str] | None]
         fifo, program = os.path.join(directory, "password"), os.path.join(directory, "askpass")
         os.mkfifo(fifo, 0o600)
         with open(program, "w", encoding="utf-8", opener=_executable) as stream:
-            stream.write("#!/bin/sh\nexec cat {}\n".format(shlex.quote(fifo)))
+            stream.write(f"#!/bin/sh\nexec cat {shlex.quote(fifo)}\n")
         text = password
         threading.Thread(target=lambda: _feed(fifo, text), daemon=True).start()
         try:

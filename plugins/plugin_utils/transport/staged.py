@@ -38,9 +38,14 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.sessio
 class HostAccess:
     """What staging needs of a connection. ``run(command, become)`` returns (status, stdout, stderr)."""
 
-    def __init__(self, name: str, run: Callable[[str, bool], tuple[int, str, str]],
-                 put: Callable[[str, str], object], fetch: Callable[[str, str], object],
-                 become_user: str | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[str, bool], tuple[int, str, str]],
+        put: Callable[[str, str], object],
+        fetch: Callable[[str, str], object],
+        become_user: str | None,
+    ) -> None:
         self.name = name
         self.run = run
         self.put = put
@@ -53,17 +58,18 @@ class StagedSession(Session):
 
     separate_requests = True
 
-    def __init__(self, access: HostAccess, label: str, interpreter: str | None, scratch: Path,
-                 parent: str = "/var/tmp") -> None:
+    def __init__(
+        self, access: HostAccess, label: str, interpreter: str | None, scratch: Path, parent: str = "/var/tmp"
+    ) -> None:
         self._access = access
         self._interpreter = interpreter
         self._scratch = scratch
-        prefix = "{}/papermerge-backup-{}".format(parent, label)
+        prefix = f"{parent}/papermerge-backup-{label}"
         # Only one run of an instance works at a time, so what carries its label was left by one that was killed.
         made = self._run("rm -rf -- {0}.??????; umask 077; mktemp -d {0}.XXXXXX".format(shlex.quote(prefix)))
         self._directory = made.strip().splitlines()[-1] if made.strip() else ""
         if not self._directory.startswith(prefix + "."):
-            raise ConnectionLost("{}: cannot make a staging directory in {}".format(access.name, parent))
+            raise ConnectionLost(f"{access.name}: cannot make a staging directory in {parent}")
         try:
             self._make_files()
         except BaseException:
@@ -74,7 +80,7 @@ class StagedSession(Session):
         status, output, complaint = self._access.run(command, become)
         if status != 0:
             words = " / ".join((complaint.strip() or output.strip()).splitlines()[-3:])
-            raise ConnectionLost("{}: a staging command failed (status {}): {}".format(self._access.name, status, words))
+            raise ConnectionLost(f"{self._access.name}: a staging command failed (status {status}): {words}")
         return output
 
     def _make_files(self) -> None:
@@ -84,15 +90,20 @@ class StagedSession(Session):
         if user is None or user == "root":
             return
         try:
-            self._run("setfacl -m u:{0}:x {1} && setfacl -m u:{0}:rw {2}".format(
-                shlex.quote(user), shlex.quote(self._directory), names))
+            self._run(
+                "setfacl -m u:{0}:x {1} && setfacl -m u:{0}:rw {2}".format(
+                    shlex.quote(user), shlex.quote(self._directory), names
+                )
+            )
         except ConnectionLost as error:
-            raise SettingError("staging as {} needs access control lists on the host so that nobody else can read "
-                               "what is staged, and {}; install acl there, become root, or use an ssh or local "
-                               "connection".format(user, error.message)) from None
+            raise SettingError(
+                f"staging as {user} needs access control lists on the host so that nobody else can read "
+                f"what is staged, and {error.message}; install acl there, become root, or use an ssh or local "
+                "connection"
+            ) from None
 
     def _path(self, name: str) -> str:
-        return "{}/{}".format(self._directory, name)
+        return f"{self._directory}/{name}"
 
     def call(self, call: Call, handlers: Handlers | None = None) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(dir=self._scratch) as local:
@@ -104,10 +115,12 @@ class StagedSession(Session):
             self._access.put(outgoing, self._path("put"))
             os.unlink(outgoing)
             # What put_file makes has its own mode and owner; the file that the agent may read stays ours.
-            self._run("cat {0} > {1} && rm -f {0}".format(shlex.quote(self._path("put")),
-                                                          shlex.quote(self._path("in"))))
-            command = "{{ {}; }} < {} > {}".format(agent_command(self._interpreter), shlex.quote(self._path("in")),
-                                                    shlex.quote(self._path("out")))
+            self._run(
+                "cat {0} > {1} && rm -f {0}".format(shlex.quote(self._path("put")), shlex.quote(self._path("in")))
+            )
+            command = "{{ {}; }} < {} > {}".format(
+                agent_command(self._interpreter), shlex.quote(self._path("in")), shlex.quote(self._path("out"))
+            )
             status, _output, complaint = self._access.run(command, True)
             descriptor = os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             os.close(descriptor)
@@ -115,8 +128,11 @@ class StagedSession(Session):
             with open(incoming, "rb") as stream:
                 greeting = stream.read(len(GREETING))
                 if greeting != GREETING:
-                    raise ConnectionLost("{}: the agent could not be started (status {}): {}".format(
-                        self._access.name, status, " / ".join(complaint.strip().splitlines()[-3:])))
+                    raise ConnectionLost(
+                        "{}: the agent could not be started (status {}): {}".format(
+                            self._access.name, status, " / ".join(complaint.strip().splitlines()[-3:])
+                        )
+                    )
                 return handle_until_result(self._frames(stream.read), handlers or Handlers())
 
     @staticmethod
@@ -130,5 +146,5 @@ class StagedSession(Session):
     def close(self) -> None:
         if self._directory:
             with contextlib.suppress(ConnectionLost):
-                self._run("rm -rf -- {}".format(shlex.quote(self._directory)))
+                self._run(f"rm -rf -- {shlex.quote(self._directory)}")
             self._directory = ""

@@ -48,8 +48,14 @@ class Login:
 class StreamedSession(Session):
     """Runs ``argv``, which must end up in the agent's bootstrap, and talks to it over its standard streams."""
 
-    def __init__(self, argv: list[str], host: str, login: Login | None = None, timeout: float = 30.0,
-                 environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        argv: list[str],
+        host: str,
+        login: Login | None = None,
+        timeout: float = 30.0,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self._host = host
         self._login = login or Login()
         self._refused = ""
@@ -58,11 +64,17 @@ class StreamedSession(Session):
         self._buffer = bytearray()
         try:
             # A session of its own: an interrupt at the terminal reaches us, and we end the agent in order.
-            self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                             stderr=subprocess.PIPE, bufsize=0, start_new_session=True,
-                                             env=environment)
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+                env=environment,
+            )
         except OSError as error:
-            raise ConnectionLost("{}: cannot start {}: {}".format(host, argv[0], error.strerror)) from None
+            raise ConnectionLost(f"{host}: cannot start {argv[0]}: {error.strerror}") from None
         assert self._process.stdin and self._process.stdout and self._process.stderr
         self._input, self._output, self._errors = self._process.stdin, self._process.stdout, self._process.stderr
         self._closing = threading.Event()
@@ -84,7 +96,7 @@ class StreamedSession(Session):
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            view = view[os.write(self._input.fileno(), view):]
+            view = view[os.write(self._input.fileno(), view) :]
 
     def _listen_to_errors(self) -> None:
         while True:
@@ -104,7 +116,7 @@ class StreamedSession(Session):
         self._complaint.clear()
         if self._login.password is None or self._prompts > 1:
             what = "asks for a password" if self._login.password is None else "refused the password"
-            self._refused = "{} {}; set ansible_become_password".format(self._login.method, what)
+            self._refused = f"{self._login.method} {what}; set ansible_become_password"
             self._process.kill()
             return
         with contextlib.suppress(OSError):
@@ -114,7 +126,7 @@ class StreamedSession(Session):
         deadline = time.monotonic() + timeout
         while GREETING not in self._buffer:
             if len(self._buffer) > CHATTER_BYTES:
-                raise ConnectionLost("{}: the login prints without end".format(self._host))
+                raise ConnectionLost(f"{self._host}: the login prints without end")
             if not self._fill(deadline - time.monotonic()):
                 raise self._ended("the agent could not be started")
         del self._buffer[: self._buffer.index(GREETING) + len(GREETING)]
@@ -125,7 +137,7 @@ class StreamedSession(Session):
         """Wait for more of the agent's output. Returns False at its end. Raises ConnectionLost after ``timeout``."""
         ready, _writable, _failed = select.select([self._output], [], [], max(timeout, 0.0))
         if not ready:
-            raise ConnectionLost("{}: nothing heard for {:.0f} s{}".format(self._host, timeout, self._last_words()))
+            raise ConnectionLost(f"{self._host}: nothing heard for {timeout:.0f} s{self._last_words()}")
         piece = os.read(self._output.fileno(), 1 << 20)
         self._buffer += piece
         return bool(piece)
@@ -147,9 +159,8 @@ class StreamedSession(Session):
             self._process.wait(CLOSE_SECONDS)
         self._listener.join(1.0)
         if self._refused:
-            return ConnectionLost("{}: {}".format(self._host, self._refused))
-        return ConnectionLost("{}: {} (status {}){}".format(self._host, what, self._process.returncode,
-                                                            self._last_words()))
+            return ConnectionLost(f"{self._host}: {self._refused}")
+        return ConnectionLost(f"{self._host}: {what} (status {self._process.returncode}){self._last_words()}")
 
     def _beat(self) -> None:
         while not self._closing.wait(protocol.HEARTBEAT_INTERVAL):
@@ -165,7 +176,7 @@ class StreamedSession(Session):
             except ConnectionLost as error:
                 if self._process.poll() is None:
                     raise
-                raise self._ended("the connection was lost: {}".format(error.message)) from None
+                raise self._ended(f"the connection was lost: {error.message}") from None
             if frame is None:
                 raise self._ended("the connection was lost")
             yield frame

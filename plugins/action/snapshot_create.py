@@ -1,0 +1,47 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.papermerge.backup.plugins.plugin_utils.action import BackupAction, collection_version
+from ansible_collections.papermerge.backup.plugins.plugin_utils.create import (
+    CreateRequest,
+    create_snapshot,
+    plan_snapshot,
+)
+
+
+class ActionModule(BackupAction):
+    """Takes a snapshot of the host's instance into the repository."""
+
+    MODULE = "snapshot_create"
+
+    def act(self) -> dict[str, Any]:
+        arguments = self.arguments
+        place = self.place()
+        self.repository().require_writable()
+        request = CreateRequest(
+            host=self.host,
+            instance=place.name,
+            collection_version=collection_version(),
+            **{
+                name: arguments[name]
+                for name in (
+                    "project_dir",
+                    "media_root",
+                    "database_url",
+                    "app_version",
+                    "copy_dir",
+                    "media_allowed_roots",
+                    "derived",
+                    "accept_missing",
+                )
+            },
+        )
+        with self.session(place.name) as session:
+            if self.check_mode:
+                return {"changed": True, "plan": plan_snapshot(session, place, request, self.progress)}
+            return {"changed": True, "snapshot": create_snapshot(session, place, request, self.progress)}

@@ -1,0 +1,36 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import UnsupportedError
+from ansible_collections.papermerge.backup.plugins.plugin_utils.action import BackupAction
+from ansible_collections.papermerge.backup.plugins.plugin_utils.restore import RestoreRequest, restore_snapshot
+
+
+class ActionModule(BackupAction):
+    """Restores a snapshot of an instance onto the host."""
+
+    MODULE = "snapshot_restore"
+
+    def act(self) -> dict[str, Any]:
+        arguments = self.arguments
+        if arguments["replace"]:
+            raise UnsupportedError(
+                "this version of papermerge.backup restores onto empty targets only; "
+                "papermerge_backup_replace must be false"
+            )
+        self.repository().require()
+        place = self.place(arguments["source"])
+        request = RestoreRequest(
+            **{
+                name: arguments[name]
+                for name in ("snapshot", "project_dir", "media_root", "database_url", "app_version")
+            }
+        )
+        with self.session(self.place().name) as session:
+            result = restore_snapshot(session, place, request, self.progress, check_only=self.check_mode)
+        return {"changed": True, **result}

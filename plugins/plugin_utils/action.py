@@ -1,0 +1,202 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every action of this collection does alike: check arguments, reach the host, turn errors into results."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shlex
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
+    BackupError,
+    ConnectionLost,
+    SettingError,
+)
+from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import ARGUMENTS
+from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
+from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, Repository
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import agent_command
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Session
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.ssh import (
+    askpass_environment,
+    options_from,
+    ssh_command,
+)
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.staged import HostAccess, StagedSession
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.streamed import Login, StreamedSession
+from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import scratch_directory
+
+display = Display()
+
+#: Become methods whose streams are ours to have. doas reads a password from a terminal only.
+STREAMED_BECOME = ("sudo", "doas")
+#: Seconds after which a worker whose parent has died ends itself.
+PARENT_CHECK = 0.5
+#: Seconds in which login, become and Python must have started.
+START_TIMEOUT = 60.0
+
+
+class BackupAction(ActionBase):
+    """Base of the actions. A subclass names its module and says what to do in :meth:`act`."""
+
+    MODULE = ""
+    _supports_check_mode = True
+    _supports_async = False
+    _requires_connection = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        del tmp
+        self._vars: Mapping[str, Any] = task_vars or {}
+        self.host = str(self._vars.get("inventory_hostname", "localhost"))
+        _validated, self.arguments = self.validate_argument_spec(argument_spec=ARGUMENTS[self.MODULE])
+        self.progress = Progress(self.host, lambda line: display.display(line))
+        end_with_parent()
+        try:
+            result.update(self.act())
+        except BackupError as error:
+            result.update(error.as_result(), failed=True)
+        except AnsibleConnectionFailure as error:
+            lost = ConnectionLost(f"{self.host}: {error.message}")
+            result.update(lost.as_result(), failed=True)
+        return result
+
+    @abstractmethod
+    def act(self) -> dict[str, Any]:
+        """Do the work and return the result. A BackupError becomes a failed result."""
+
+    @property
+    def check_mode(self) -> bool:
+        return bool(self._task.check_mode)
+
+    def place(self, name: str | None = None) -> InstanceDirectory:
+        """Return the directory of an instance in the repository that the arguments name."""
+        return self.repository().instance(name or self.arguments["instance"] or self.host)
+
+    def repository(self) -> Repository:
+        return Repository(self.arguments["repository"])
+
+    # -- reaching the host --------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def session(self, label: str) -> Iterator[Session]:
+        """Yield an agent on the host. ``label`` names the instance in what is staged."""
+        obstacle = self._streaming_obstacle()
+        transfer = self.arguments["transfer"]
+        if transfer == "streamed" and obstacle:
+            raise SettingError(f"papermerge_backup_transfer is streamed, but {obstacle}; use auto or staged")
+        if transfer == "staged" or obstacle:
+            display.vvv("staging: {}".format(obstacle or "asked for"), host=self.host)
+            with self._staged(label) as session:
+                yield session
+        else:
+            with self._streamed() as session:
+                yield session
+
+    def _become_method(self) -> str:
+        become = self._connection.become
+        return str(become.name).rsplit(".", 1)[-1] if become is not None else ""
+
+    def _become_password(self) -> str | None:
+        become = self._connection.become
+        password = become.get_option("become_pass", playcontext=self._play_context) if become is not None else None
+        return None if password is None else str(password)
+
+    def _streaming_obstacle(self) -> str:
+        """Return why this host's streams are not ours to have; empty when they are."""
+        transport = str(self._connection.transport).rsplit(".", 1)[-1]
+        method = self._become_method()
+        if transport not in ("ssh", "local"):
+            return f"the connection is {transport}"
+        if method and method not in STREAMED_BECOME:
+            return f"the become method is {method}"
+        if method == "doas" and self._become_password():
+            return "doas asks for its password at a terminal"
+        return ""
+
+    def _interpreter(self) -> str | None:
+        value = self._templar.template(self._vars.get("ansible_python_interpreter"))
+        return None if value is None or str(value).startswith("auto") else str(value)
+
+    @contextlib.contextmanager
+    def _streamed(self) -> Iterator[Session]:
+        command = agent_command(self._interpreter())
+        login = Login()
+        become = self._connection.become
+        if become is not None:
+            command = become.build_become_command(command, self._connection._shell)
+            login = Login(self._become_method(), self._become_password(), become.check_password_prompt)
+        if str(self._connection.transport).endswith("local"):
+            with StreamedSession(["/bin/sh", "-c", command], self.host, login, START_TIMEOUT) as session:
+                yield session
+            return
+        options = options_from(self._connection.get_option)
+        with askpass_environment(options.password) as environment:
+            argv = ssh_command(options, command)
+            with StreamedSession(argv, self.host, login, START_TIMEOUT, environment) as session:
+                yield session
+
+    @contextlib.contextmanager
+    def _staged(self, label: str) -> Iterator[Session]:
+        if str(self._connection.transport).endswith("ssh"):
+            # As the connection of our own would: a dead peer has to be noticed.
+            extra = self._connection.get_option("ssh_extra_args") or ""
+            self._connection.set_option(
+                "ssh_extra_args", f"{extra} -o ServerAliveInterval=15 -o ServerAliveCountMax=3".strip()
+            )
+
+        def run(command: str, become: bool) -> tuple[int, str, str]:
+            outcome = self._low_level_execute_command(f"/bin/sh -c {shlex.quote(command)}", sudoable=become)
+            return int(outcome["rc"]), str(outcome["stdout"]), str(outcome["stderr"])
+
+        become = self._connection.become
+        user = str(become.get_option("become_user", playcontext=self._play_context)) if become is not None else None
+        access = HostAccess(self.host, run, self._connection.put_file, self._connection.fetch_file, user)
+        digest = hashlib.sha256(label.encode("utf-8")).hexdigest()[:16]
+        with scratch_directory() as scratch, StagedSession(access, digest, self._interpreter(), scratch) as session:
+            yield session
+
+
+_watching = threading.Lock()
+
+
+def end_with_parent() -> None:
+    """End this worker when the process that started it is gone: nobody would hear of the result.
+
+    Its connections end with it, and the agents notice.
+    """
+    if not _watching.acquire(blocking=False):
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_CHECK)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def collection_version() -> str:
+    """Return this collection's version, for manifests."""
+    root = Path(__file__).resolve().parents[2]
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return str(json.loads((root / "MANIFEST.json").read_text("utf-8"))["collection_info"]["version"])
+    with contextlib.suppress(OSError, KeyError, yaml.YAMLError):
+        return str(yaml.safe_load((root / "galaxy.yml").read_text("utf-8"))["version"])
+    raise AnsibleError(f"{root} holds neither MANIFEST.json nor galaxy.yml")

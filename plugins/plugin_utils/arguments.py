@@ -1,0 +1,99 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The argument specifications of the modules that run as actions: one table, from which roles' defaults follow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Spec = dict[str, dict[str, Any]]
+
+REPOSITORY: Spec = {
+    "repository": {"type": "path", "default": "~/papermerge-backups"},
+}
+INSTANCE: Spec = {
+    "instance": {"type": "str"},
+}
+DISCOVERY: Spec = {
+    "project_dir": {"type": "str"},
+    "media_root": {"type": "str"},
+    "database_url": {"type": "str"},
+    "app_version": {"type": "str"},
+}
+TRANSFER: Spec = {
+    "transfer": {"type": "str", "choices": ["auto", "streamed", "staged"], "default": "auto"},
+}
+MEDIA: Spec = {
+    "media_allowed_roots": {"type": "list", "elements": "str", "default": []},
+    "derived": {"type": "bool", "default": True},
+}
+LOCATION: Spec = {
+    "location": {"type": "str", "choices": ["controller", "host"], "default": "controller"},
+}
+
+ARGUMENTS: dict[str, Spec] = {
+    "snapshot_create": {
+        **REPOSITORY,
+        **INSTANCE,
+        **DISCOVERY,
+        **TRANSFER,
+        **MEDIA,
+        "copy_dir": {"type": "str"},
+        "accept_missing": {"type": "bool", "default": False},
+    },
+    "snapshot_restore": {
+        **REPOSITORY,
+        **INSTANCE,
+        **DISCOVERY,
+        **TRANSFER,
+        "source": {"type": "str"},
+        "snapshot": {"type": "str", "default": "latest"},
+        "replace": {"type": "bool", "default": False},
+    },
+    "snapshot_info": {
+        **REPOSITORY,
+        **INSTANCE,
+        "excluded_instances": {"type": "list", "elements": "str", "default": []},
+    },
+    "snapshot_verify": {
+        **REPOSITORY,
+        **INSTANCE,
+        "excluded_instances": {"type": "list", "elements": "str", "default": []},
+        "snapshot": {"type": "str", "default": "latest"},
+        "level": {"type": "str", "choices": ["quick", "full", "deep"], "default": "full"},
+    },
+    "database_dump": {
+        **DISCOVERY,
+        **TRANSFER,
+        **LOCATION,
+        "dest": {"type": "str", "required": True},
+        "copy_dir": {"type": "str"},
+    },
+    "database_restore": {
+        **DISCOVERY,
+        **TRANSFER,
+        **LOCATION,
+        "src": {"type": "str", "required": True},
+        "sha256": {"type": "str"},
+    },
+    "media_archive": {
+        **DISCOVERY,
+        **TRANSFER,
+        **LOCATION,
+        **MEDIA,
+        "dest": {"type": "str", "required": True},
+    },
+    "media_restore": {
+        **DISCOVERY,
+        **TRANSFER,
+        **LOCATION,
+        "src": {"type": "str", "required": True},
+    },
+    "summary": {
+        "title": {"type": "str", "required": True},
+        "columns": {"type": "list", "elements": "str", "required": True},
+        "results": {"type": "list", "elements": "dict", "required": True},
+        "hosts": {"type": "list", "elements": "str", "required": True},
+    },
+}

@@ -1,0 +1,108 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Lists and verifications over instances of a repository."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, RepositoryError
+from ansible_collections.papermerge.backup.plugins.plugin_utils.create import describe_snapshot
+from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
+from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import (
+    InstanceDirectory,
+    Repository,
+    StoredSnapshot,
+)
+from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import Verification, scratch_directory
+
+
+def _instances(repository: Repository, instance: str | None, excluded: list[str]) -> list[InstanceDirectory]:
+    repository.require()
+    if instance is not None:
+        return [repository.instance(instance)]
+    return [repository.instance(name) for name in repository.instances() if name not in excluded]
+
+
+def list_snapshots(repository: Repository, instance: str | None, excluded: list[str]) -> list[dict[str, Any]]:
+    """Describe the committed snapshots, oldest first within each instance.
+
+    A snapshot that cannot be read has the state ``damaged`` and a ``msg``. Raises RepositoryError for an instance that
+    is named and has none.
+    """
+    rows = []
+    for place in _instances(repository, instance, excluded):
+        verified = place.history.last_verified()
+        found = list(place.snapshots())
+        if instance is not None and not found:
+            raise RepositoryError(f"instance {place.name} has no snapshots in {repository.path}")
+        for snapshot in found:
+            rows.append({**_describe(place, snapshot), "verified": verified.get(snapshot.id)})
+    return rows
+
+
+def _describe(place: InstanceDirectory, snapshot: StoredSnapshot) -> dict[str, Any]:
+    if snapshot.manifest is not None:
+        return describe_snapshot(snapshot.manifest, place)
+    problem = snapshot.problem or BackupError("no manifest")
+    return {
+        "id": snapshot.id,
+        "sequence": snapshot.sequence,
+        "instance": place.name,
+        "state": "damaged",
+        "path": str(snapshot.directory),
+        "msg": problem.message,
+    }
+
+
+def verify_snapshots(
+    repository: Repository,
+    instance: str | None,
+    excluded: list[str],
+    wanted: str,
+    level: str,
+    progress: Progress,
+    record: bool,
+) -> list[dict[str, Any]]:
+    """Verify the wanted snapshot of each instance, or ``all``. Returns a row each with ``result`` sound or damaged.
+
+    With ``record`` the outcome goes into the instance's history. Raises RepositoryError when there is nothing to
+    verify: silence would look like success.
+    """
+    rows = []
+    places = _instances(repository, instance, excluded)
+    for place in places:
+        chosen = list(place.snapshots()) if wanted == "all" else _selected(place, wanted, instance is not None)
+        if not chosen and (instance is not None or wanted == "all"):
+            raise RepositoryError(f"instance {place.name} has no snapshots in {repository.path}")
+        rows += [_verify(place, snapshot, level, progress, record) for snapshot in chosen]
+    return rows
+
+
+def _selected(place: InstanceDirectory, wanted: str, named: bool) -> list[StoredSnapshot]:
+    try:
+        return [place.select(wanted)]
+    except RepositoryError:
+        if named or wanted == "latest":
+            raise
+        return []
+
+
+def _verify(
+    place: InstanceDirectory, snapshot: StoredSnapshot, level: str, progress: Progress, record: bool
+) -> dict[str, Any]:
+    begun = time.monotonic()
+    row = {**_describe(place, snapshot), "level": level, "result": "sound", "msg": "", "error": ""}
+    try:
+        with scratch_directory() as scratch:
+            row.update(Verification(place, snapshot, progress, scratch).verify(level))
+    except BackupError as error:
+        row.update(result="damaged" if error.kind == "damage" else "failed", msg=error.message, error=error.kind)
+    row["seconds"] = round(time.monotonic() - begun, 3)
+    if record and snapshot.manifest is not None:
+        place.history.append(
+            "verified", snapshot.id, snapshot.manifest_sha256, level=level, result=row["result"], message=row["msg"]
+        )
+    return row
