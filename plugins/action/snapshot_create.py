@@ -11,6 +11,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.create import (
     CreateRequest,
     create_snapshot,
     plan_snapshot,
+    snapshot_row,
 )
 
 
@@ -45,3 +46,6 @@ class ActionModule(BackupAction):
             if self.check_mode:
                 return {"changed": True, "plan": plan_snapshot(session, place, request, self.progress)}
             return {"changed": True, "snapshot": create_snapshot(session, place, request, self.progress)}
+
+    def row(self, result: dict[str, Any]) -> dict[str, Any]:
+        return snapshot_row(result.get("snapshot") or {})

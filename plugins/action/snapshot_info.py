@@ -7,7 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.plugin_utils.action import BackupAction
-from ansible_collections.papermerge.backup.plugins.plugin_utils.listing import list_snapshots
+from ansible_collections.papermerge.backup.plugins.plugin_utils.create import snapshot_row
+from ansible_collections.papermerge.backup.plugins.plugin_utils.listing import last_verified, list_snapshots
 
 
 class ActionModule(BackupAction):
@@ -22,3 +23,21 @@ class ActionModule(BackupAction):
             "changed": False,
             "snapshots": list_snapshots(self.repository(), arguments["instance"], arguments["excluded_instances"]),
         }
+
+    def rows(self, result: dict[str, Any]) -> list[dict[str, Any]]:
+        if result.get("failed"):
+            return super().rows(result)
+        rows = [
+            {
+                **snapshot_row(found),
+                "host": self.host,
+                "result": found["state"],
+                "path": found["path"],
+                "msg": found.get("msg", ""),
+                "verified": last_verified(found),
+            }
+            for found in result["snapshots"]
+        ]
+        if not rows and self.arguments["instance"]:
+            rows.append({"host": self.host, "instance": self.arguments["instance"], "result": "no snapshots"})
+        return rows

@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import UnsupportedError
 from ansible_collections.papermerge.backup.plugins.plugin_utils.action import BackupAction
+from ansible_collections.papermerge.backup.plugins.plugin_utils.create import snapshot_row
 from ansible_collections.papermerge.backup.plugins.plugin_utils.restore import RestoreRequest, restore_snapshot
 
 
@@ -34,3 +35,7 @@ class ActionModule(BackupAction):
         with self.session(self.place().name) as session:
             result = restore_snapshot(session, place, request, self.progress, check_only=self.check_mode)
         return {"changed": True, **result}
+
+    def row(self, result: dict[str, Any]) -> dict[str, Any]:
+        source = {"source": self.arguments["source"] or self.arguments["instance"] or self.host}
+        return {**source, **snapshot_row(result.get("snapshot") or {}), "time": result.get("seconds")}

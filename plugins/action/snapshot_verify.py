@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.plugin_utils.action import BackupAction
+from ansible_collections.papermerge.backup.plugins.plugin_utils.create import snapshot_row
 from ansible_collections.papermerge.backup.plugins.plugin_utils.listing import verify_snapshots
 
 
@@ -38,3 +39,18 @@ class ActionModule(BackupAction):
                 ),
             )
         return result
+
+    def rows(self, result: dict[str, Any]) -> list[dict[str, Any]]:
+        if "snapshots" not in result:
+            return super().rows(result)
+        return [
+            {
+                **snapshot_row(found),
+                "host": self.host,
+                "result": found["result"],
+                "path": found["path"],
+                "msg": found["msg"],
+                "level": found["level"],
+            }
+            for found in result["snapshots"]
+        ]

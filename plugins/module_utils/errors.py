@@ -87,8 +87,14 @@ class LossError(BackupError):
     kind = "loss"
 
 
+class LoginError(BackupError):
+    """The host was reached, but the agent could not be started: check become, its password, and Python."""
+
+    kind = "login"
+
+
 class ConnectionLost(BackupError):
-    """The host could not be reached, refused, or went silent: check connection, login, become and Python."""
+    """The host could not be reached or went silent: check the connection and run again."""
 
     kind = "connection"
 
@@ -113,6 +119,7 @@ KINDS: Dict[str, Type[BackupError]] = {
         DamageError,
         TargetError,
         LossError,
+        LoginError,
         ConnectionLost,
         ToolError,
     )

@@ -43,6 +43,8 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import sc
 
 display = Display()
 
+#: What the closing table calls a failure; any other kind is failed.
+RESULT_WORDS = {"connection": "unreachable", "loss": "incomplete"}
 #: Become methods whose streams are ours to have. doas reads a password from a terminal only.
 STREAMED_BECOME = ("sudo", "doas")
 #: Seconds after which a worker whose parent has died ends itself.
@@ -64,7 +66,9 @@ class BackupAction(ActionBase):
         del tmp
         self._vars: Mapping[str, Any] = task_vars or {}
         self.host = str(self._vars.get("inventory_hostname", "localhost"))
-        _validated, self.arguments = self.validate_argument_spec(argument_spec=ARGUMENTS[self.MODULE])
+        # Ansible's own functions have no types here.
+        validate: Any = self.validate_argument_spec
+        _validated, self.arguments = validate(argument_spec=ARGUMENTS[self.MODULE])
         self.progress = Progress(self.host, lambda line: display.display(line))
         end_with_parent()
         try:
@@ -74,7 +78,22 @@ class BackupAction(ActionBase):
         except AnsibleConnectionFailure as error:
             lost = ConnectionLost(f"{self.host}: {error.message}")
             result.update(lost.as_result(), failed=True)
+        result["rows"] = self.rows(result)
         return result
+
+    def rows(self, result: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return what the closing table says of a result: one row, or one for each snapshot."""
+        row = {"host": self.host, "result": "ok", **self.row(result)}
+        if result.get("failed"):
+            row.update(result=RESULT_WORDS.get(result["error"], "failed"), msg=result["msg"])
+        elif self.check_mode:
+            row.update(result="checked")
+        return [row]
+
+    def row(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Return the columns of a result that are this module's own; the result may be a failed one."""
+        del result
+        return {}
 
     @abstractmethod
     def act(self) -> dict[str, Any]:
@@ -161,7 +180,8 @@ class BackupAction(ActionBase):
             )
 
         def run(command: str, become: bool) -> tuple[int, str, str]:
-            outcome = self._low_level_execute_command(f"/bin/sh -c {shlex.quote(command)}", sudoable=become)
+            execute: Any = self._low_level_execute_command
+            outcome = execute(f"/bin/sh -c {shlex.quote(command)}", sudoable=become)
             return int(outcome["rc"]), str(outcome["stdout"]), str(outcome["stderr"])
 
         become = self._connection.become

@@ -473,3 +473,16 @@ def describe_snapshot(manifest: Manifest, place: InstanceDirectory) -> dict[str,
         "database_restarts": manifest.database.get("restarts"),
         "database_locked_seconds": manifest.database.get("locked_seconds"),
     }
+
+
+def snapshot_row(description: dict[str, Any]) -> dict[str, Any]:
+    """Return what the closing table shows of a described snapshot; nothing of an empty one."""
+    if not description:
+        return {}
+    names = ("version", "documents", "new_bytes", "stored_bytes", "media_bytes", "files", "state", "instance")
+    row = {name: description.get(name) for name in names}
+    row["snapshot"] = description.get("id")
+    row["time"] = description.get("seconds")
+    if description.get("expected") is not None:
+        row["originals"] = "{originals}/{expected}".format(**description)
+    return row

@@ -23,22 +23,28 @@ def _instances(repository: Repository, instance: str | None, excluded: list[str]
     repository.require()
     if instance is not None:
         return [repository.instance(instance)]
-    return [repository.instance(name) for name in repository.instances() if name not in excluded]
+    found = repository.instances()
+    if not found and not excluded:
+        raise RepositoryError(f"repository {repository.path} holds no snapshots; set papermerge_backup_repository")
+    return [repository.instance(name) for name in found if name not in excluded]
+
+
+def last_verified(row: dict[str, Any]) -> str:
+    """Return when and how a listed snapshot was last verified, for a table."""
+    verified = row.get("verified") or {}
+    return "{time:.19}Z {level} {result}".format(**verified) if verified else ""
 
 
 def list_snapshots(repository: Repository, instance: str | None, excluded: list[str]) -> list[dict[str, Any]]:
     """Describe the committed snapshots, oldest first within each instance.
 
-    A snapshot that cannot be read has the state ``damaged`` and a ``msg``. Raises RepositoryError for an instance that
-    is named and has none.
+    A snapshot that cannot be read has the state ``damaged`` and a ``msg``. Raises RepositoryError for a repository
+    that does not exist or holds nothing.
     """
     rows = []
     for place in _instances(repository, instance, excluded):
         verified = place.history.last_verified()
-        found = list(place.snapshots())
-        if instance is not None and not found:
-            raise RepositoryError(f"instance {place.name} has no snapshots in {repository.path}")
-        for snapshot in found:
+        for snapshot in place.snapshots():
             rows.append({**_describe(place, snapshot), "verified": verified.get(snapshot.id)})
     return rows
 

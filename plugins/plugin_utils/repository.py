@@ -78,8 +78,7 @@ class StoredSnapshot:
     def require_manifest(self) -> Manifest:
         """Return the manifest, or raise why there is none."""
         if self.manifest is None:
-            assert self.problem is not None
-            raise self.problem
+            raise self.problem or DamageError(f"{self.directory} has no manifest")
         return self.manifest
 
 

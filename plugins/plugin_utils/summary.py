@@ -14,11 +14,21 @@ NO_RESULT = {"result": "failed", "msg": "the host has left no result"}
 
 
 def rows_for_hosts(hosts: list[str], results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the results in the order of the hosts, and a failed row for each host without one."""
-    rows = []
+    """Return the results in the order of the hosts, and a failed row for each host without one.
+
+    A host whose list of snapshots is empty says so with a row that has a host only. A snapshot (``path``) that several
+    hosts have looked at is shown once.
+    """
+    rows: list[dict[str, Any]] = []
+    seen: set[str] = set()
     for host in hosts:
         own = [row for row in results if row.get("host") == host]
-        rows += own or [{"host": host, **NO_RESULT}]
+        for row in own or [{"host": host, **NO_RESULT}]:
+            path = str(row.get("path") or "")
+            if set(row) == {"host"} or (path and path in seen):
+                continue
+            seen.add(path)
+            rows.append(row)
     return rows
 
 

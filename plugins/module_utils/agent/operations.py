@@ -15,13 +15,12 @@ import socket
 from typing import Any, Callable, Dict, Iterator, List
 
 from ..database import sqlite
-from ..database.place import require_supported
 from ..durable import pieces
 from ..errors import MediaError, SettingError, SpaceError, describe_os_error
 from ..media.archive import Archiver, group_name, in_tar, owner_name
 from ..media.root import MediaRoot
-from ..media.scan import Scanner, count_and_size
-from ..papermerge.instance import InstanceRequest, require_instance
+from ..media.scan import Scanner
+from ..papermerge.description import database_size, describe_instance
 from ..papermerge.releases import ExpectedRow, release_line_named
 from ..paths import is_safe_member, path_fields, path_of
 from . import restore
@@ -46,56 +45,8 @@ def host_facts() -> Result:
 
 
 def describe(channel: Channel, arguments: Arguments) -> Result:
-    """Find the instance and check that it can be backed up: media root, database, tables.
-
-    With ``sizes`` the media files are counted, too. Refuses an empty media directory while documents are expected
-    unless ``accept_missing``.
-    """
-    instance = require_instance(InstanceRequest.from_params(arguments))
-    require_supported(instance.database)
-    place = instance.database.path
-    root = MediaRoot(instance.media_root, arguments["media_allowed_roots"], instance.media_found_in)
-    try:
-        sqlite.check_database_file(place, instance.database_found_in)
-        with sqlite.DatabaseFile(place, place, live=True) as database:
-            database.require_tables(instance.line)
-            marker = database.schema_marker(instance.line)
-            counts = database.row_counts(instance.line)
-            expected = sum(1 for row in database.expected_rows(instance.line) if row.path is not None)
-        status = os.fstat(root.descriptor)
-        with os.scandir(root.descriptor) as entries:
-            empty = next(entries, None) is None
-        if empty and expected and not arguments["accept_missing"]:
-            raise MediaError(
-                "media directory {0} ({1}) is empty, but the database expects {2} files in it; is it "
-                "mounted? Set papermerge_backup_accept_missing if they are lost".format(
-                    instance.media_root, instance.media_found_in, expected
-                )
-            )
-        result: Result = {
-            **instance.as_dict(),
-            "schema_marker": marker,
-            "row_counts": counts,
-            "expected_files": expected,
-            "database_size": sum(_size(place + suffix) for suffix in ("", "-wal")),
-            "database_path": place,
-            "media_mode": status.st_mode & 0o777,
-            "media_owner": [status.st_uid, status.st_gid, owner_name(status.st_uid), group_name(status.st_gid)],
-            "host": host_facts(),
-        }
-        if arguments["sizes"]:
-            files, size = count_and_size(root, () if arguments["derived"] else instance.line.derived, channel.progress)
-            result.update(media_files=files, media_size=size)
-        return result
-    finally:
-        root.close()
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0
+    """Find the instance, check that it can be backed up, and tell what the controller has to know of it."""
+    return {**describe_instance(arguments, channel.progress), "host": host_facts()}
 
 
 def _names(texts: List[str]) -> List[bytes]:
@@ -120,7 +71,7 @@ def dump_database(channel: Channel, arguments: Arguments) -> Result:
     place, line = arguments["path"], release_line_named(arguments["release_line"])
     parent = _copy_parent(place, arguments["copy_dir"])
     remove_abandoned(parent, COPY_PURPOSE)
-    size = _size(place) + _size(place + "-wal")
+    size = database_size(place)
     require_space(parent, size + (size >> 5) + (1 << 20), "the copy of database {0}".format(place))
     directory = OwnDirectory(parent, COPY_PURPOSE)
     token = channel.cleanup.add(directory.remove)

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import threading
 from types import TracebackType
-from typing import IO, Callable, Iterable, List, Optional, Type
+from typing import IO, Callable, Iterable, List, Optional, Tuple, Type, cast
 
 from ..errors import BackupError, DamageError, ToolError
 
@@ -56,8 +56,8 @@ class Pipe:
             stderr=subprocess.PIPE,
             bufsize=0,
         )
-        assert self._process.stdin and self._process.stdout
-        self._input, self._output = self._process.stdin, self._process.stdout
+        streams = self._process.stdin, self._process.stdout, self._process.stderr
+        self._input, self._output, self._errors = cast("Tuple[IO[bytes], IO[bytes], IO[bytes]]", streams)
         widen(self._input)
         widen(self._output)
         self._sink = sink
@@ -87,9 +87,8 @@ class Pipe:
     def close(self) -> None:
         self._input.close()
         self._pump.join()
-        assert self._process.stderr
-        complaint = self._process.stderr.read().decode("utf-8", "replace").strip()
-        self._process.stderr.close()
+        complaint = self._errors.read().decode("utf-8", "replace").strip()
+        self._errors.close()
         self._output.close()
         status = self._process.wait()
         if self._problem is not None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ..database.place import DatabasePlace, parse_database_url
 from ..errors import SettingError
@@ -63,36 +63,27 @@ def find_instance(request: InstanceRequest) -> Optional[Instance]:
 
     Raises SettingError for settings that are wrong or ambiguous, UnsupportedError for an unknown release.
     """
+    by_hand = bool(request.media_root and request.database_url and request.app_version)
     project: Optional[Project] = None
-    if request.project_dir or not (request.media_root and request.database_url and request.app_version):
+    if request.project_dir or not by_hand:
         project = find_project(request.project_dir)
-        if project is None and not (request.media_root and request.database_url and request.app_version):
+        if project is None:
             return None
-    if request.app_version:
-        version, version_found_in = request.app_version, "papermerge_backup_app_version"
-    else:
-        assert project is not None
-        found = find_version(project)
-        if found is None:
-            raise SettingError(
-                "no file of {0} ({1}) tells the version of Papermerge; set papermerge_backup_app_version".format(
-                    project.directory, project.found_in
-                )
-            )
-        version, version_found_in = found
+    version, version_found_in = _version(request, project)
     line = release_line_of(version)
     media_root, media_found_in = request.media_root, "papermerge_backup_media_root"
     place: Optional[DatabasePlace] = None
     database_found_in = "papermerge_backup_database_url"
     if request.database_url:
         place = parse_database_url(request.database_url, database_found_in)
-    if not (media_root and place):
-        assert project is not None
+    if project is not None and not (media_root and place):
         settings = read_settings(project)
         if not media_root:
             media_root, media_found_in = settings.media_root, settings.media_found_in
         if place is None:
             place, database_found_in = settings.database, settings.database_found_in
+    if not media_root or place is None:
+        return None
     return Instance(
         project.directory if project else "",
         version,
@@ -103,6 +94,18 @@ def find_instance(request: InstanceRequest) -> Optional[Instance]:
         place,
         database_found_in,
     )
+
+
+def _version(request: InstanceRequest, project: Optional[Project]) -> Tuple[str, str]:
+    if request.app_version:
+        return request.app_version, "papermerge_backup_app_version"
+    found = find_version(project) if project is not None else None
+    if found is None:
+        where = "{0} ({1})".format(project.directory, project.found_in) if project is not None else "this host"
+        raise SettingError(
+            "no file of {0} tells the version of Papermerge; set papermerge_backup_app_version".format(where)
+        )
+    return found
 
 
 def require_instance(request: InstanceRequest) -> Instance:

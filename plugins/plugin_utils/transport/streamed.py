@@ -13,11 +13,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any, cast
 
 from ansible_collections.papermerge.backup.plugins.module_utils.agent import protocol
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.protocol import Frame, FrameWriter
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, ConnectionLost
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
+    BackupError,
+    ConnectionLost,
+    LoginError,
+)
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import GREETING, agent_pack
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
     Call,
@@ -31,6 +35,8 @@ COMPLAINT_BYTES = 8192
 #: What a login shell may print before the agent's greeting.
 CHATTER_BYTES = 1 << 20
 CLOSE_SECONDS = 10.0
+#: The status with which ssh itself fails, as opposed to the command that it runs.
+SSH_FAILED = 255
 
 
 @dataclass
@@ -75,8 +81,8 @@ class StreamedSession(Session):
             )
         except OSError as error:
             raise ConnectionLost(f"{host}: cannot start {argv[0]}: {error.strerror}") from None
-        assert self._process.stdin and self._process.stdout and self._process.stderr
-        self._input, self._output, self._errors = self._process.stdin, self._process.stdout, self._process.stderr
+        streams = self._process.stdin, self._process.stdout, self._process.stderr
+        self._input, self._output, self._errors = cast("tuple[IO[bytes], IO[bytes], IO[bytes]]", streams)
         self._closing = threading.Event()
         self._listener = threading.Thread(target=self._listen_to_errors, daemon=True)
         self._listener.start()
@@ -128,7 +134,7 @@ class StreamedSession(Session):
             if len(self._buffer) > CHATTER_BYTES:
                 raise ConnectionLost(f"{self._host}: the login prints without end")
             if not self._fill(deadline - time.monotonic()):
-                raise self._ended("the agent could not be started")
+                raise self._not_started()
         del self._buffer[: self._buffer.index(GREETING) + len(GREETING)]
         with contextlib.suppress(BrokenPipeError):
             self._write(agent_pack(batch=False))
@@ -154,12 +160,20 @@ class StreamedSession(Session):
         lines = self._complaint.decode("utf-8", "replace").strip().splitlines()
         return ": " + " / ".join(line.strip() for line in lines[-3:]) if lines else ""
 
+    def _not_started(self) -> BackupError:
+        lost = self._ended("cannot be reached")
+        if self._refused:
+            return LoginError(f"{self._host}: {self._refused}")
+        if self._process.returncode == SSH_FAILED:
+            return lost
+        return LoginError(
+            f"{self._host}: the agent could not be started (status {self._process.returncode}){self._last_words()}"
+        )
+
     def _ended(self, what: str) -> ConnectionLost:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(CLOSE_SECONDS)
         self._listener.join(1.0)
-        if self._refused:
-            return ConnectionLost(f"{self._host}: {self._refused}")
         return ConnectionLost(f"{self._host}: {what} (status {self._process.returncode}){self._last_words()}")
 
     def _beat(self) -> None:
