@@ -20,7 +20,7 @@ class ActionModule(BackupAction):
     def act(self) -> dict[str, Any]:
         arguments = self.arguments
         results = verify_snapshots(
-            self.repository(),
+            self.repositories(),
             arguments["instance"],
             arguments["excluded_instances"],
             arguments["snapshot"],

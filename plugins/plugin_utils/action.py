@@ -110,6 +110,10 @@ class BackupAction(ActionBase):
     def repository(self) -> Repository:
         return Repository(self.arguments["repository"])
 
+    def repositories(self) -> list[Repository]:
+        """Return the repositories of a module that may look at several."""
+        return [Repository(path) for path in self.arguments["repository"]]
+
     # -- reaching the host --------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager

@@ -12,6 +12,10 @@ Spec = dict[str, dict[str, Any]]
 REPOSITORY: Spec = {
     "repository": {"type": "path", "default": "~/papermerge-backups"},
 }
+#: What contacts no host may look at several repositories.
+REPOSITORIES: Spec = {
+    "repository": {"type": "list", "elements": "path", "default": ["~/papermerge-backups"]},
+}
 INSTANCE: Spec = {
     "instance": {"type": "str"},
 }
@@ -52,12 +56,12 @@ ARGUMENTS: dict[str, Spec] = {
         "replace": {"type": "bool", "default": False},
     },
     "snapshot_info": {
-        **REPOSITORY,
+        **REPOSITORIES,
         **INSTANCE,
         "excluded_instances": {"type": "list", "elements": "str", "default": []},
     },
     "snapshot_verify": {
-        **REPOSITORY,
+        **REPOSITORIES,
         **INSTANCE,
         "excluded_instances": {"type": "list", "elements": "str", "default": []},
         "snapshot": {"type": "str", "default": "latest"},

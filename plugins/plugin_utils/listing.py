@@ -19,14 +19,16 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.repository impor
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import Verification, scratch_directory
 
 
-def _instances(repository: Repository, instance: str | None, excluded: list[str]) -> list[InstanceDirectory]:
-    repository.require()
+def _instances(repositories: list[Repository], instance: str | None, excluded: list[str]) -> list[InstanceDirectory]:
+    for repository in repositories:
+        repository.require()
     if instance is not None:
-        return [repository.instance(instance)]
-    found = repository.instances()
+        return [repository.instance(instance) for repository in repositories]
+    found = [place for repository in repositories for place in map(repository.instance, repository.instances())]
     if not found and not excluded:
-        raise RepositoryError(f"repository {repository.path} holds no snapshots; set papermerge_backup_repository")
-    return [repository.instance(name) for name in found if name not in excluded]
+        names = ", ".join(str(repository.path) for repository in repositories)
+        raise RepositoryError(f"repository {names} holds no snapshots; set papermerge_backup_repository")
+    return [place for place in found if place.name not in excluded]
 
 
 def last_verified(row: dict[str, Any]) -> str:
@@ -35,14 +37,14 @@ def last_verified(row: dict[str, Any]) -> str:
     return "{time:.19}Z {level} {result}".format(**verified) if verified else ""
 
 
-def list_snapshots(repository: Repository, instance: str | None, excluded: list[str]) -> list[dict[str, Any]]:
+def list_snapshots(repositories: list[Repository], instance: str | None, excluded: list[str]) -> list[dict[str, Any]]:
     """Describe the committed snapshots, oldest first within each instance.
 
     A snapshot that cannot be read has the state ``damaged`` and a ``msg``. Raises RepositoryError for a repository
     that does not exist or holds nothing.
     """
     rows = []
-    for place in _instances(repository, instance, excluded):
+    for place in _instances(repositories, instance, excluded):
         verified = place.history.last_verified()
         for snapshot in place.snapshots():
             rows.append({**_describe(place, snapshot), "verified": verified.get(snapshot.id)})
@@ -64,7 +66,7 @@ def _describe(place: InstanceDirectory, snapshot: StoredSnapshot) -> dict[str, A
 
 
 def verify_snapshots(
-    repository: Repository,
+    repositories: list[Repository],
     instance: str | None,
     excluded: list[str],
     wanted: str,
@@ -78,11 +80,11 @@ def verify_snapshots(
     verify: silence would look like success.
     """
     rows = []
-    places = _instances(repository, instance, excluded)
+    places = _instances(repositories, instance, excluded)
     for place in places:
         chosen = list(place.snapshots()) if wanted == "all" else _selected(place, wanted, instance is not None)
         if not chosen and (instance is not None or wanted == "all"):
-            raise RepositoryError(f"instance {place.name} has no snapshots in {repository.path}")
+            raise RepositoryError(f"instance {place.name} has no snapshots in {place.path.parent}")
         rows += [_verify(place, snapshot, level, progress, record) for snapshot in chosen]
     return rows
 

@@ -211,7 +211,8 @@ class InstanceDirectory:
             sha256 = expected.split()[0].decode("ascii")
             if recorded.get(name, sha256) != sha256:
                 raise DamageError(
-                    f"{directory / MANIFEST} is not the manifest that was committed: the instance's history has another SHA-256"
+                    f"{directory / MANIFEST} is not the manifest that was committed: "
+                    "the instance's history has another SHA-256"
                 )
             manifest = decode_manifest(text)
             if manifest.id != name:
@@ -362,13 +363,9 @@ class History:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the events, oldest first."""
-        try:
-            stream = open(self._path, "rb")
-        except FileNotFoundError:
+        if not self._path.exists():
             return
-        except OSError as error:
-            raise RepositoryError(f"history: {describe_os_error(error)}") from None
-        with stream:
+        with _explained(self._path), open(self._path, "rb") as stream:
             for line in stream:
                 try:
                     row = json.loads(line)

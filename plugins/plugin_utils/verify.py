@@ -17,10 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.papermerge.backup.plugins.module_utils.agent.workspace import OwnDirectory, remove_abandoned
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.workspace import (
+    OwnDirectory,
+    remove_abandoned,
+    require_space,
+)
 from ansible_collections.papermerge.backup.plugins.module_utils.database.sqlite import DatabaseFile
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import ExactReader, open_private
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, SpaceError
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError
 from ansible_collections.papermerge.backup.plugins.module_utils.media.tar import TarReader
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import release_line_named
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import shown
@@ -178,11 +182,7 @@ class Verification:
         self._progress.begin("database", self.manifest.database_file.plain_size)
         line = release_line_named(self.manifest.release_line)
         path = self._scratch / "database.sqlite3"
-        status = os.statvfs(self._scratch)
-        if status.f_bavail * status.f_frsize < self.manifest.database_file.plain_size:
-            raise SpaceError(
-                f"a deep verification needs {self.manifest.database_file.plain_size:,} bytes in {self._scratch}; set TMPDIR"
-            )
+        require_space(str(self._scratch), self.manifest.database_file.plain_size, "a deep verification")
         with storage_errors(path), open_private(path) as stream:
             for piece in plain_database(self._snapshot):
                 stream.write(piece)

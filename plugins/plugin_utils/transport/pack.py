@@ -71,7 +71,8 @@ def agent_pack(batch: bool) -> bytes:
     """
     modules = _sources()
     packages = {".".join(name.split(".")[:depth]) for name in modules for depth in range(1, name.count(".") + 1)}
-    program = f"_MODULES = {modules!r}\n_PACKAGES = {packages!r}\n{_LOADER}\nfrom {PACKAGE}.agent.main import run\nrun(i, {batch!r})\n"
+    start = f"from {PACKAGE}.agent.main import run\nrun(i, {batch!r})\n"
+    program = f"_MODULES = {modules!r}\n_PACKAGES = {packages!r}\n{_LOADER}\n{start}"
     packed = zlib.compress(program.encode("utf-8"), 9)
     return b"%d\n%b" % (len(packed), packed)
 
