@@ -21,7 +21,7 @@ class ActionModule(BackupAction):
         arguments = self.arguments
         return {
             "changed": False,
-            "snapshots": list_snapshots(self.repository(), arguments["instance"], arguments["excluded_instances"]),
+            "snapshots": list_snapshots(self.repositories(), arguments["instance"], arguments["excluded_instances"]),
         }
 
     def rows(self, result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -38,6 +38,4 @@ class ActionModule(BackupAction):
             }
             for found in result["snapshots"]
         ]
-        if not rows and self.arguments["instance"]:
-            rows.append({"host": self.host, "instance": self.arguments["instance"], "result": "no snapshots"})
         return rows

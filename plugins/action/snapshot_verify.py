@@ -50,7 +50,7 @@ class ActionModule(BackupAction):
                 "result": found["result"],
                 "path": found["path"],
                 "msg": found["msg"],
-                "level": found["level"],
+                "level": found.get("level"),
             }
             for found in result["snapshots"]
         ]

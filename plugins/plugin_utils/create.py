@@ -113,6 +113,9 @@ def create_snapshot(
     any other BackupError when nothing was committed.
     """
     require_zstandard()
+    begun = time.monotonic()
+    # Before anything is made: most of what can be wrong is wrong here.
+    found = session.call(Call("describe", request.discovery(False)), Handlers(progress=progress.update))
     place.make()
     with place.locked():
         place.remove_abandoned()
@@ -121,13 +124,13 @@ def create_snapshot(
         try:
             with Catalog(incoming / SCRATCH) as catalog:
                 work = _Create(session, place, request, progress, sequence, incoming, catalog)
-                manifest, reasons = work.run()
+                manifest, reasons = work.run(found)
             (incoming / SCRATCH).unlink()
             description = _commit(place, incoming, manifest, work.parts)
         except BaseException:
             shutil.rmtree(incoming, ignore_errors=True)
             raise
-    description["seconds"] = round(time.monotonic() - work.begun, 3)
+    description["seconds"] = round(time.monotonic() - begun, 3)
     if reasons and not request.accept_missing:
         raise LossError(
             "snapshot {} is kept but incomplete: {}. {}Restore what is lost, or set "
@@ -179,12 +182,13 @@ class _Create:
         self._catalog = catalog
         self._started = utc_now()
         self._timings: dict[str, float] = {}
-        self.begun = time.monotonic()
         self.parts: list[StoredPart] = []
 
-    def run(self) -> tuple[Manifest, list[str]]:
-        """Do everything but the commit. Returns the manifest, written, and the reasons why it counts as loss."""
-        found = self._timed("discover", lambda: self._call("describe", self._request.discovery(False)))
+    def run(self, found: dict[str, Any]) -> tuple[Manifest, list[str]]:
+        """Do everything but the commit. Returns the manifest, written, and the reasons why it counts as loss.
+
+        ``found`` is the agent's description of the instance.
+        """
         line = release_line_named(found["release_line"])
         self._host_compresses = bool(found["host"]["zstd"])
         self._media = {"root": found["media_root"], "media_allowed_roots": self._request.media_allowed_roots}

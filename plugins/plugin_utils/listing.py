@@ -19,6 +19,9 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.repository impor
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import Verification, scratch_directory
 
 
+NO_SNAPSHOTS = "no snapshots"
+
+
 def _instances(repositories: list[Repository], instance: str | None, excluded: list[str]) -> list[InstanceDirectory]:
     for repository in repositories:
         repository.require()
@@ -31,6 +34,10 @@ def _instances(repositories: list[Repository], instance: str | None, excluded: l
     return [place for place in found if place.name not in excluded]
 
 
+def _nothing(place: InstanceDirectory, state: str) -> dict[str, Any]:
+    return {"instance": place.name, "state": state, "path": str(place.path)}
+
+
 def last_verified(row: dict[str, Any]) -> str:
     """Return when and how a listed snapshot was last verified, for a table."""
     verified = row.get("verified") or {}
@@ -40,14 +47,16 @@ def last_verified(row: dict[str, Any]) -> str:
 def list_snapshots(repositories: list[Repository], instance: str | None, excluded: list[str]) -> list[dict[str, Any]]:
     """Describe the committed snapshots, oldest first within each instance.
 
-    A snapshot that cannot be read has the state ``damaged`` and a ``msg``. Raises RepositoryError for a repository
-    that does not exist or holds nothing.
+    A snapshot that cannot be read has the state ``damaged`` and a ``msg``; an instance without any has one row with the
+    state ``no snapshots``. Raises RepositoryError for a repository that does not exist or holds nothing.
     """
     rows = []
     for place in _instances(repositories, instance, excluded):
         verified = place.history.last_verified()
-        for snapshot in place.snapshots():
-            rows.append({**_describe(place, snapshot), "verified": verified.get(snapshot.id)})
+        found = [
+            {**_describe(place, snapshot), "verified": verified.get(snapshot.id)} for snapshot in place.snapshots()
+        ]
+        rows += found or [_nothing(place, NO_SNAPSHOTS)]
     return rows
 
 
@@ -76,26 +85,21 @@ def verify_snapshots(
 ) -> list[dict[str, Any]]:
     """Verify the wanted snapshot of each instance, or ``all``. Returns a row each with ``result`` sound or damaged.
 
-    With ``record`` the outcome goes into the instance's history. Raises RepositoryError when there is nothing to
-    verify: silence would look like success.
+    With ``record`` the outcome goes into the instance's history. An instance without the wanted snapshot is a failed
+    row, and a repository without any raises RepositoryError: silence would look like success.
     """
     rows = []
-    places = _instances(repositories, instance, excluded)
-    for place in places:
-        chosen = list(place.snapshots()) if wanted == "all" else _selected(place, wanted, instance is not None)
-        if not chosen and (instance is not None or wanted == "all"):
-            raise RepositoryError(f"instance {place.name} has no snapshots in {place.path.parent}")
+    for place in _instances(repositories, instance, excluded):
+        try:
+            chosen = list(place.snapshots()) if wanted == "all" else [place.select(wanted)]
+        except RepositoryError as error:
+            rows.append({**_nothing(place, "failed"), "result": "failed", "msg": error.message, "error": error.kind})
+            continue
+        if not chosen:
+            text = f"instance {place.name} has no snapshots in {place.path.parent}"
+            rows.append({**_nothing(place, "failed"), "result": "failed", "msg": text, "error": "repository"})
         rows += [_verify(place, snapshot, level, progress, record) for snapshot in chosen]
     return rows
-
-
-def _selected(place: InstanceDirectory, wanted: str, named: bool) -> list[StoredSnapshot]:
-    try:
-        return [place.select(wanted)]
-    except RepositoryError:
-        if named or wanted == "latest":
-            raise
-        return []
 
 
 def _verify(
