@@ -1,0 +1,40 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Options that say where on the host an instance keeps what."""
+
+    DOCUMENTATION = r"""
+notes:
+  - The installation of Papermerge is discovered on the host, from processes, systemd units and usual directories.
+    What an option sets wins over what is discovered, and with O(media_root), O(database_url) and O(app_version) all
+    set nothing is discovered. Several installations on one host are an error unless O(project_dir) names one.
+options:
+  project_dir:
+    description:
+      - Directory on the host in which Papermerge is installed, an absolute path. For Papermerge 1.x and 2.0 this is
+        the directory with C(manage.py).
+      - Discovered when not set.
+    type: str
+  media_root:
+    description:
+      - Papermerge's media directory on the host, an absolute path.
+      - When not set, Papermerge's own settings are read.
+    type: str
+  database_url:
+    description:
+      - Papermerge's database as a URL. For SQLite it holds the absolute path of the database file after three
+        slashes, which makes four, as in V(sqlite:////srv/papermerge/db.sqlite3).
+      - This version of the collection refuses engines other than SQLite.
+      - When not set, Papermerge's own settings are read.
+    type: str
+  app_version:
+    description:
+      - Version of Papermerge, for example V(2.0.2).
+      - Discovered from the installed files when not set.
+    type: str
+"""
