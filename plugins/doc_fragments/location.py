@@ -9,6 +9,9 @@ class ModuleDocFragment:
     """On which machine an archive or a dump lies."""
 
     DOCUMENTATION = r"""
+requirements:
+  - The Python package C(zstandard), 0.22 or later, on the controller
+  - The program C(zstd) on the host with O(location=host)
 options:
   location:
     description:

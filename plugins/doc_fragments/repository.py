@@ -18,10 +18,6 @@ options:
       - Snapshots are not encrypted.
     type: path
     default: ~/papermerge-backups
-"""
-
-    INSTANCE = r"""
-options:
   instance:
     description:
       - Name of the instance in the repository. Letters, digits and the characters C(._@:-) are allowed, at most 200
@@ -30,16 +26,23 @@ options:
     type: str
 """
 
-    INSTANCES = r"""
+    SEVERAL = r"""
+requirements:
+  - The Python package C(zstandard), 0.22 or later, on the controller
 options:
+  repository:
+    description: Directories on the controller that hold snapshots.
+    type: list
+    elements: path
+    default:
+      - ~/papermerge-backups
   instance:
     description:
-      - Name of an instance in the repository, to look at this one only.
-      - The default is to look at all instances.
+      - Name of an instance, to look at this one only.
+      - The default is to look at all instances in the repositories.
     type: str
   excluded_instances:
-    description:
-      - Names of instances to leave out when O(instance) is not set.
+    description: Names of instances to leave out when O(instance) is not set.
     type: list
     elements: str
     default: []

@@ -22,7 +22,6 @@ extends_documentation_fragment:
   - papermerge.backup.attributes
   - papermerge.backup.attributes.action
   - papermerge.backup.repository
-  - papermerge.backup.repository.instance
   - papermerge.backup.discovery
   - papermerge.backup.media
   - papermerge.backup.transfer

@@ -6,17 +6,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: snapshot_info
-short_description: List the snapshots in a repository
+short_description: List the snapshots in repositories
 version_added: 0.1.0
 description:
-  - Lists the committed snapshots in a repository on the controller, oldest first within each instance. Contacts no
+  - Lists the committed snapshots in repositories on the controller, oldest first within each instance. Contacts no
     host.
 extends_documentation_fragment:
   - papermerge.backup.attributes
   - papermerge.backup.attributes.controller
   - papermerge.backup.attributes.reads_only
-  - papermerge.backup.repository
-  - papermerge.backup.repository.instances
+  - papermerge.backup.repository.several
   - papermerge.backup.errors
 seealso:
   - module: papermerge.backup.snapshot_verify
@@ -33,14 +32,17 @@ EXAMPLES = r"""
 - name: Show the newest snapshot of each instance
   ansible.builtin.debug:
     msg: "{{ item.instance }}: {{ item.id }}, {{ item.state }}"
-  loop: "{{ listed.snapshots | groupby('instance') | map('last') | map('last') }}"
+  loop: "{{ listed.snapshots | selectattr('id', 'defined') | groupby('instance') | map('last') | map('last') }}"
   loop_control:
     label: "{{ item.instance }}"
   run_once: true
 
 - name: List the snapshots of one instance
   papermerge.backup.snapshot_info:
-    repository: /srv/backups/papermerge
+    repository:
+      - /srv/backups/papermerge
+      - /mnt/second/papermerge
+
     instance: paperhost
 """
 
@@ -49,6 +51,7 @@ snapshots:
   description:
     - The snapshots. Beside the keys below each has those of RV(papermerge.backup.snapshot_create#module:snapshot)
       except C(seconds). A damaged one has the keys below only.
+    - An instance without snapshots has one entry with C(instance), C(path) and the state V(no snapshots).
   returned: success
   type: list
   elements: dict

@@ -6,18 +6,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: snapshot_verify
-short_description: Verify snapshots in a repository
+short_description: Verify snapshots in repositories
 version_added: 0.1.0
 description:
-  - Verifies snapshots in a repository on the controller. Contacts no host.
+  - Verifies snapshots in repositories on the controller. Contacts no host.
   - The outcome is written into the instance's history, where M(papermerge.backup.snapshot_info) finds it. The
     snapshots themselves are never changed.
   - All snapshots asked for are verified. The module fails at the end when one of them is not sound.
 extends_documentation_fragment:
   - papermerge.backup.attributes
   - papermerge.backup.attributes.controller
-  - papermerge.backup.repository
-  - papermerge.backup.repository.instances
+  - papermerge.backup.repository.several
   - papermerge.backup.errors
 attributes:
   check_mode:
@@ -31,8 +30,7 @@ options:
       - A sequence number such as V(42) or an id such as V(000042-20261122T134215Z) names one.
       - A time in ISO 8601, such as V(2026-11-22T13:42:15) or V(2026-11-22T14:42:15+01:00), is the newest complete
         snapshot that was started not after it. It is in UTC unless it has an offset.
-      - When O(instance) is not set, instances without the snapshot that a number, an id or a time names are passed
-        over.
+      - An instance without such a snapshot counts as failed.
     type: str
     default: latest
   level:
@@ -81,25 +79,25 @@ EXAMPLES = r"""
 RETURN = r"""
 snapshots:
   description:
-    - The snapshots that were verified. Beside the keys below each has those of
-      RV(papermerge.backup.snapshot_create#module:snapshot), or the few that M(papermerge.backup.snapshot_info)
-      returns of a damaged one.
-  returned: when the snapshots asked for were found, also on failure
+    - The snapshots that were verified, and an entry for each instance without the snapshot asked for. Beside the keys
+      below each has those of RV(papermerge.backup.snapshot_create#module:snapshot), or the few that
+      M(papermerge.backup.snapshot_info) returns of a damaged one.
+  returned: when the repositories hold snapshots, also on failure
   type: list
   elements: dict
   contains:
     id:
       description: Sequence number and start in UTC.
-      returned: always
+      returned: when there is such a snapshot
       type: str
       sample: 000042-20261122T134215Z
     level:
       description: The value of O(level).
-      returned: always
+      returned: when there is such a snapshot
       type: str
       sample: deep
     result:
-      description: V(sound), V(damaged), or V(failed) when the verification could not be done.
+      description: V(sound), V(damaged), or V(failed) when there is no such snapshot or it could not be verified.
       returned: always
       type: str
       sample: sound
@@ -115,7 +113,7 @@ snapshots:
       sample: ""
     seconds:
       description: Duration of this verification in seconds.
-      returned: always
+      returned: when there is such a snapshot
       type: float
       sample: 12.403
     parts:
