@@ -78,7 +78,8 @@ class BackupAction(ActionBase):
         except AnsibleConnectionFailure as error:
             lost = ConnectionLost(f"{self.host}: {error.message}")
             result.update(lost.as_result(), failed=True)
-        result["rows"] = self.rows(result)
+        # A host with nothing to show is still a host that has answered.
+        result["rows"] = self.rows(result) or [{"host": self.host}]
         return result
 
     def rows(self, result: dict[str, Any]) -> list[dict[str, Any]]:

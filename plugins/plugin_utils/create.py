@@ -17,13 +17,10 @@ from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
     sync_directory,
     write_private,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, DamageError, LossError
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, LossError
 from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import (
     CHANGING,
-    ArchivedFile,
-    archived_file,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.media.scan import scanned_file
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import (
     ReleaseLine,
     release_line_named,
@@ -38,8 +35,8 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifes
     StoredPart,
     checksum_line,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import FRAME_BYTES, PART_CONTENT_BYTES
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import Proof, losses
+from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import MediaArchive, excluded_directories
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.proving import prove
@@ -97,11 +94,6 @@ class CreateRequest:
             "sizes": sizes,
             "derived": self.derived,
         }
-
-
-def excluded_directories(line: ReleaseLine, derived: bool) -> list[str]:
-    """Return the directories below the media root that a snapshot leaves out."""
-    return [] if derived else [os.fsdecode(name) for name in line.derived]
 
 
 def create_snapshot(
@@ -192,10 +184,19 @@ class _Create:
         line = release_line_named(found["release_line"])
         self._host_compresses = bool(found["host"]["zstd"])
         self._media = {"root": found["media_root"], "media_allowed_roots": self._request.media_allowed_roots}
+        archive = MediaArchive(
+            self._session,
+            self._catalog,
+            self._progress,
+            self._media,
+            self._host_compresses,
+            lambda: PartWriter(self._incoming, self._host_compresses),
+        )
+        self.parts = archive.parts
         database, dump = self._timed("dump", lambda: self._dump(found, line))
-        scan = self._timed("scan", lambda: self._scan(line))
-        self._timed("archive", self._archive)
-        self._timed("settle", lambda: self._settle(found, line))
+        scan = self._timed("scan", lambda: archive.scan(excluded_directories(line, self._request.derived)))
+        self._timed("archive", archive.fetch)
+        self._timed("settle", lambda: self._settle(found, line, archive))
         proof, previous = self._timed("prove", lambda: self._prove(line, dump))
         index = store(self._incoming / INDEX_NAME, (entry.encode() for entry in self._catalog.entries()))
         reasons = losses(proof, first=previous is None)
@@ -241,6 +242,7 @@ class _Create:
                     "release_line": line.name,
                     "copy_dir": self._request.copy_dir or "",
                     "compress": self._host_compresses,
+                    "host_path": "",
                 },
                 Handlers(records=take, data=writer.write),
             )
@@ -249,55 +251,7 @@ class _Create:
             writer.close()
         return StoredFile(writer.path.name, writer.size, sha256, dump["plain_size"]), dump
 
-    def _scan(self, line: ReleaseLine) -> dict[str, Any]:
-        self._progress.begin("scan", unit="files")
-        return self._call(
-            "scan_media",
-            {**self._media, "excluded": excluded_directories(line, self._request.derived)},
-            Handlers(records=lambda rows: self._catalog.add_scanned(scanned_file(row) for row in rows)),
-        )
-
-    def _archive(self) -> None:
-        """Bring every file that nobody has read yet, part by part."""
-        _count, size = self._catalog.scanned_totals()
-        self._progress.begin("media", size)
-        done = 0
-        while True:
-            chosen = self._catalog.next_part(PART_CONTENT_BYTES)
-            if not chosen:
-                return
-            done = self._archive_part(chosen, done)
-
-    def _archive_part(self, chosen: list[tuple[bytes, int]], done: int) -> int:
-        part = PartWriter(self._incoming, self._host_compresses)
-        files: list[ArchivedFile] = []
-        size = sum(file_size for _path, file_size in chosen)
-        try:
-            handlers = Handlers(
-                records=lambda rows: files.extend(archived_file(row) for row in rows),
-                data=part.write,
-                event=lambda _event: part.end_frame(),
-            )
-            result = self._session.call(
-                Call(
-                    "archive_media",
-                    {**self._media, "compress": self._host_compresses, "frame_bytes": FRAME_BYTES, "size": size},
-                    records=(path_fields(path) for path, _size in chosen),
-                ),
-                _with_progress(handlers, lambda part_done, _total: self._progress.update(done + part_done)),
-            )
-            if {file.path for file in files} != {path for path, _size in chosen}:
-                raise BackupError("the agent did not answer for every file of a part; please report this")
-            self._catalog.add_archived(files, part.id)
-            if result["members"]:
-                self.parts.append(part.finish(files, result["tar_size"]))
-            else:
-                part.discard()
-        finally:
-            part.close()
-        return done + size
-
-    def _settle(self, found: dict[str, Any], line: ReleaseLine) -> None:
+    def _settle(self, found: dict[str, Any], line: ReleaseLine, archive: MediaArchive) -> None:
         """Look again at expected files that are missing and at files that were changing, until they rest."""
         for attempt in range(SETTLE_ROUNDS):
             unproved = self._catalog.unproved()
@@ -328,7 +282,7 @@ class _Create:
                 )
             self._catalog.mark_scanned(appeared)
             self._catalog.mark_deleted(deleted)
-            self._archive()
+            archive.fetch()
 
     def _prove(self, line: ReleaseLine, dump: dict[str, Any]) -> tuple[Proof, StoredSnapshot | None]:
         """Return the proof, and the snapshot that it was compared with: the newest complete one that can be read."""
@@ -424,11 +378,6 @@ class _Create:
             write_private(self._incoming / MANIFEST, text)
             write_private(self._incoming / CHECKSUM, checksum_line(text))
         return manifest
-
-
-def _with_progress(handlers: Handlers, progress: Any) -> Handlers:
-    handlers.progress = progress
-    return handlers
 
 
 def _commit(place: InstanceDirectory, incoming: Path, manifest: Manifest, parts: list[StoredPart]) -> dict[str, Any]:

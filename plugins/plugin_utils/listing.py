@@ -18,7 +18,6 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.repository impor
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import Verification, scratch_directory
 
-
 NO_SNAPSHOTS = "no snapshots"
 
 

@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import open_private, pieces, sync_file
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
@@ -127,8 +127,15 @@ def store(path: Path, plain: Iterable[bytes]) -> StoredFile:
     return StoredFile(path.name, writer.size, sha256, writer.plain_size)
 
 
+def part_members(files: Iterable[ArchivedFile], offsets: list[int]) -> list[PartMember]:
+    """Return the members of a part's record. ``offsets``: where each frame begins in the stored part."""
+    return [PartMember(file.path, file.size, file.sha256, offsets[file.frame]) for file in files if in_tar(file)]
+
+
 class PartWriter:
     """Writes a part and, after its last byte, its commit record, both in ``directory``."""
+
+    host_path = ""
 
     def __init__(self, directory: Path, packed: bool) -> None:
         self.id = secrets.token_hex(16)
@@ -139,17 +146,15 @@ class PartWriter:
     def write(self, data: bytes) -> None:
         self._writer.write(data)
 
-    def end_frame(self) -> None:
+    def end_frame(self, _event: dict[str, Any]) -> None:
         self._writer.end_frame()
         self._offsets.append(self._writer.size)
 
-    def finish(self, files: Iterable[ArchivedFile], tar_size: int) -> StoredPart:
+    def finish(self, files: Iterable[ArchivedFile], result: dict[str, Any]) -> StoredPart:
         """Write the record of a part. ``files``: in the order of the tar; those not in the tar are passed over."""
         sha256 = self._writer.finish()
-        members = [
-            PartMember(file.path, file.size, file.sha256, self._offsets[file.frame]) for file in files if in_tar(file)
-        ]
-        record = PartRecord(self.id, self._writer.size, sha256, tar_size, members)
+        members = part_members(files, self._offsets)
+        record = PartRecord(self.id, self._writer.size, sha256, result["tar_size"], members)
         stored = store(self._directory / (self.id + RECORD_SUFFIX), [record.encode()])
         return StoredPart(self.id, self._writer.size, sha256, stored.size, stored.sha256)
 

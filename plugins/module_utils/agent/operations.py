@@ -12,7 +12,7 @@ import hashlib
 import os
 import platform
 import socket
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from ..database import sqlite
 from ..durable import pieces
@@ -21,12 +21,14 @@ from ..media.archive import Archiver, group_name, in_tar, owner_name
 from ..media.root import MediaRoot
 from ..media.scan import Scanner
 from ..papermerge.description import database_size, describe_instance
-from ..papermerge.releases import ExpectedRow, release_line_named
+from ..papermerge.releases import release_line_named
 from ..paths import is_safe_member, path_fields, path_of
 from . import restore
+from .hostfile import sink
 from .main import Channel
+from .rows import row_record
 from .workspace import MEMORY_FILE_SYSTEMS, OwnDirectory, file_system_type, remove_abandoned, require_space
-from .zstd import compress, compressor, zstd_program
+from .zstd import Pipe, compress, compressor, zstd_program
 
 Arguments = Dict[str, Any]
 Result = Dict[str, Any]
@@ -67,7 +69,10 @@ def _copy_parent(place: str, explicit: str) -> str:
 
 
 def dump_database(channel: Channel, arguments: Arguments) -> Result:
-    """Copy the database, check the copy, send its version rows as records and its content as data."""
+    """Copy the database, check the copy, send its version rows as records and its content as data.
+
+    With ``host_path`` the content goes to that new file on the host instead.
+    """
     place, line = arguments["path"], release_line_named(arguments["release_line"])
     parent = _copy_parent(place, arguments["copy_dir"])
     remove_abandoned(parent, COPY_PURPOSE)
@@ -83,7 +88,7 @@ def dump_database(channel: Channel, arguments: Arguments) -> Result:
             database.quick_check()
             database.require_tables(line)
             marker, counts, encoding = database.schema_marker(line), database.row_counts(line), database.encoding()
-            channel.records(_row_record(row) for row in database.expected_rows(line))
+            channel.records(row_record(row) for row in database.expected_rows(line))
         digest = hashlib.sha256()
 
         def content() -> Iterator[bytes]:
@@ -95,11 +100,14 @@ def dump_database(channel: Channel, arguments: Arguments) -> Result:
                     yield piece
                     channel.progress(done, report.size)
 
-        compress(zstd_program() if arguments["compress"] else None, content(), channel.data)
+        with sink(arguments, channel.data, channel.cleanup) as (write, file):
+            compress(zstd_program() if arguments["compress"] else None, content(), write)
+            stored = {"size": file.size, "sha256": file.finish()} if file is not None else None
     finally:
         directory.remove()
         channel.cleanup.remove(token)
     return {
+        "stored": stored,
         "plain_size": report.size,
         "plain_sha256": digest.hexdigest(),
         "moment_ns": report.moment_ns,
@@ -113,11 +121,6 @@ def dump_database(channel: Channel, arguments: Arguments) -> Result:
         "mode": status.st_mode & 0o777,
         "owner": [status.st_uid, status.st_gid, owner_name(status.st_uid), group_name(status.st_gid)],
     }
-
-
-def _row_record(row: ExpectedRow) -> Dict[str, Any]:
-    path = path_fields(row.path) if row.path is not None else {}
-    return {"row": row.row, "key": row.key, "older": row.older, "directory": os.fsdecode(row.directory), **path}
 
 
 def scan_media(channel: Channel, arguments: Arguments) -> Result:
@@ -154,52 +157,66 @@ def archive_media(channel: Channel, arguments: Arguments) -> Result:
     """
     root = MediaRoot(arguments["root"], arguments["media_allowed_roots"])
     program = zstd_program() if arguments["compress"] else None
-    sink = _Frames(channel, program)
     try:
         paths = [path_of(fields) for fields in channel.input_records()]
-        archiver = Archiver(root, sink.write, sink.end, arguments["frame_bytes"])
-        members = done = 0
+        with sink(arguments, channel.data, channel.cleanup) as (write, file), _Frames(
+            channel, program, write
+        ) as frames:
+            archiver = Archiver(root, frames.write, frames.end, arguments["frame_bytes"])
+            members = done = 0
 
-        def rows() -> Iterator[Dict[str, Any]]:
-            nonlocal members, done
-            for found in archiver.archive(paths):
-                members += in_tar(found)
-                done += found.size
-                yield found.as_record()
-                channel.progress(done, arguments["size"])
+            def rows() -> Iterator[Dict[str, Any]]:
+                nonlocal members, done
+                for found in archiver.archive(paths):
+                    members += in_tar(found)
+                    done += found.size
+                    yield found.as_record()
+                    channel.progress(done, arguments["size"])
 
-        channel.records(rows())
-        return {"members": members, "tar_size": archiver.tar_size}
+            channel.records(rows())
+            stored = {"size": file.size, "sha256": file.finish()} if file is not None else None
+        return {"members": members, "tar_size": archiver.tar_size, "stored": stored}
     finally:
-        sink.stop()
         root.close()
 
 
 class _Frames:
-    """Sends tar bytes frame by frame, each through a compressor of its own where there is a program."""
+    """Passes tar bytes on frame by frame, each through a compressor of its own where there is a program.
 
-    def __init__(self, channel: Channel, program: Any) -> None:
+    The event at the end of a frame tells how many stored bytes there are by then.
+    """
+
+    def __init__(self, channel: Channel, program: Optional[str], write: Callable[[bytes], object]) -> None:
         self._channel = channel
         self._program = program
-        self._pipe: Any = None
+        self._sink = write
+        self._pipe: Optional[Pipe] = None
+        self._stored = 0
+
+    def _store(self, data: bytes) -> None:
+        self._stored += len(data)
+        self._sink(data)
 
     def write(self, data: bytes) -> None:
         if self._program is None:
-            self._channel.data(data)
+            self._store(data)
             return
         if self._pipe is None:
-            self._pipe = compressor(self._program, self._channel.data)
+            self._pipe = compressor(self._program, self._store)
         self._pipe.write(data)
 
     def end(self) -> None:
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
-        self._channel.event({"frame": "end"})
+        self._channel.event({"frame": "end", "stored": self._stored})
 
-    def stop(self) -> None:
+    def __enter__(self) -> _Frames:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         if self._pipe is not None:
-            self._pipe.__exit__(None, None, None)
+            self._pipe.stop()
 
 
 def settle(channel: Channel, arguments: Arguments) -> Result:
@@ -231,25 +248,38 @@ def _is_file(root: MediaRoot, path: bytes) -> bool:
     return True
 
 
-def write_file(channel: Channel, arguments: Arguments) -> Result:
-    """Write the input data to a new private file on the host; see database_dump and media_archive with a host path."""
+def make_directory(channel: Channel, arguments: Arguments) -> Result:
+    """Make a private directory on the host, or take an empty one."""
     path = arguments["path"]
-    temporary = path + ".partial"
-    size = 0
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        os.mkdir(path, 0o700)
+        made = True
+    except FileExistsError:
+        made = False
     except OSError as error:
-        raise SettingError("cannot write {0}: {1}".format(path, describe_os_error(error))) from None
-    token = channel.cleanup.add(lambda: os.unlink(temporary))
-    with os.fdopen(descriptor, "wb") as stream:
+        raise SettingError("cannot make a directory on the host: {0}".format(describe_os_error(error))) from None
+    if not made and (not os.path.isdir(path) or os.listdir(path)):
+        raise SettingError("{0} on the host is not an empty directory".format(path))
+    return {"made": made, "zstd": zstd_program() is not None}
+
+
+def write_file(channel: Channel, arguments: Arguments) -> Result:
+    """Write the input data to a new private file on the host."""
+    with sink(arguments, channel.data, channel.cleanup) as (write, file):
         for piece in channel.input_data():
-            stream.write(piece)
-            size += len(piece)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.rename(temporary, path)
-    channel.cleanup.remove(token)
-    return {"size": size}
+            write(piece)
+        return {"size": file.size, "sha256": file.finish()} if file is not None else {}
+
+
+def read_file(channel: Channel, arguments: Arguments) -> Result:
+    """Send a file of the host as data."""
+    try:
+        with open(arguments["path"], "rb", buffering=0) as stream:
+            for piece in pieces(stream):
+                channel.data(piece)
+    except OSError as error:
+        raise SettingError("cannot read on the host: {0}".format(describe_os_error(error))) from None
+    return {}
 
 
 OPERATIONS: Dict[str, Callable[[Channel, Arguments], Result]] = {
@@ -258,6 +288,9 @@ OPERATIONS: Dict[str, Callable[[Channel, Arguments], Result]] = {
     "scan_media": scan_media,
     "archive_media": archive_media,
     "settle": settle,
+    "make_directory": make_directory,
+    "write_file": write_file,
+    "read_file": read_file,
     "check_target": restore.check_target,
     "begin_restore": restore.begin_restore,
     "extract": restore.extract,

@@ -21,13 +21,13 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ..database import sqlite
 from ..database.place import parse_database_url, require_supported
-from ..durable import ExactReader, open_private, sync_directory, sync_file, write_private
+from ..durable import ExactReader, open_private, pieces, sync_directory, sync_file, write_private
 from ..errors import DamageError, SettingError, TargetError, describe_os_error
 from ..media.extract import Extractor, Ownership, PartMemberPlan, part_member_plan
-from ..papermerge.instance import InstanceRequest, find_instance
+from ..papermerge.instance import Instance, InstanceRequest, find_instance
 from ..papermerge.releases import release_line_named
-from ..paths import path_fields
 from .main import Channel
+from .rows import row_record
 from .workspace import PREFIX, OwnDirectory, abandoned, remove_abandoned, require_space
 from .zstd import decompressor, zstd_program
 
@@ -40,18 +40,46 @@ MEDIA, DATABASE = "media", "database.sqlite3"
 
 
 def check_target(channel: Channel, arguments: Arguments) -> Result:
-    """Find where the snapshot has to go and refuse what a restore must not touch. Changes nothing.
+    """Find where the snapshot, or one side of it, has to go and refuse what must not be touched. Changes nothing.
 
-    Settings win, then what is installed here, then the paths of the source (``source_media_root``,
-    ``source_database_path``). Raises TargetError for another version or a target that is not empty.
+    ``sides`` names ``media``, ``database`` or both. Settings win, then what is installed here, then the paths of the
+    source (``source_media_root``, ``source_database_path``). ``snapshot_version`` is empty where nobody knows it.
+    Raises TargetError for another version or a target that is not empty.
     """
     instance = find_instance(InstanceRequest.from_params(arguments))
-    wanted = arguments["snapshot_version"]
-    if arguments["app_version"] and arguments["app_version"] != wanted:
+    _require_version(instance, arguments["app_version"], arguments["snapshot_version"])
+    media_root = database = ""
+    if "media" in arguments["sides"]:
+        media_root = os.path.realpath(_media_root(instance, arguments))
+    if "database" in arguments["sides"]:
+        database = os.path.realpath(_database_path(instance, arguments))
+    if media_root and (database == media_root or database.startswith(media_root + "/")):
+        raise SettingError(
+            "the database {0} lies in the media directory {1}; set papermerge_backup_media_root or "
+            "papermerge_backup_database_url".format(database, media_root)
+        )
+    interrupted = _interrupted(os.path.dirname(database)) if database else []
+    if not interrupted:
+        _require_empty(media_root, database)
+    if media_root:
+        require_space(_existing(os.path.dirname(media_root)), arguments["media_bytes"], "the media of the snapshot")
+    if database:
+        require_space(_existing(os.path.dirname(database)), arguments["database_bytes"], "the database of the snapshot")
+    return {
+        "media_root": media_root,
+        "database_path": database,
+        "release_line": instance.line.name if instance else "",
+        "interrupted": [journal["media_root"] for _path, journal in interrupted],
+        "zstd": zstd_program() is not None,
+    }
+
+
+def _require_version(instance: Optional[Instance], named: Optional[str], wanted: str) -> None:
+    if not wanted:
+        return
+    if named and named != wanted:
         raise TargetError(
-            "papermerge_backup_app_version is {0}, the snapshot is of Papermerge {1}".format(
-                arguments["app_version"], wanted
-            )
+            "papermerge_backup_app_version is {0}, the snapshot is of Papermerge {1}".format(named, wanted)
         )
     if instance is not None and instance.version != wanted:
         raise TargetError(
@@ -59,35 +87,30 @@ def check_target(channel: Channel, arguments: Arguments) -> Result:
                 instance.version, instance.version_found_in, wanted
             )
         )
-    media_root = arguments["media_root"] or (instance.media_root if instance else arguments["source_media_root"])
+
+
+def _media_root(instance: Optional[Instance], arguments: Arguments) -> str:
+    found = arguments["media_root"] or (instance.media_root if instance else arguments["source_media_root"])
+    if not found:
+        raise SettingError(
+            "found no Papermerge on the target that says where the media belong; set papermerge_backup_media_root"
+        )
+    return str(found)
+
+
+def _database_path(instance: Optional[Instance], arguments: Arguments) -> str:
     if arguments["database_url"]:
         place = parse_database_url(arguments["database_url"], "papermerge_backup_database_url")
-        require_supported(place)
-        database = place.path
     elif instance is not None:
-        require_supported(instance.database)
-        database = instance.database.path
+        place = instance.database
+    elif arguments["source_database_path"]:
+        return str(arguments["source_database_path"])
     else:
-        database = arguments["source_database_path"]
-    media_root = os.path.realpath(media_root)
-    database = os.path.realpath(database)
-    if database == media_root or database.startswith(media_root + "/"):
         raise SettingError(
-            "the database {0} lies in the media directory {1}; set papermerge_backup_media_root or "
-            "papermerge_backup_database_url".format(database, media_root)
+            "found no Papermerge on the target that says where the database belongs; set papermerge_backup_database_url"
         )
-    interrupted = _interrupted(os.path.dirname(database))
-    if not interrupted:
-        _require_empty(media_root, database)
-    require_space(_existing(os.path.dirname(media_root)), arguments["media_bytes"], "the media of the snapshot")
-    require_space(_existing(os.path.dirname(database)), arguments["database_bytes"], "the database of the snapshot")
-    return {
-        "media_root": media_root,
-        "database_path": database,
-        "installed": instance is not None,
-        "interrupted": [journal["media_root"] for _path, journal in interrupted],
-        "zstd": zstd_program() is not None,
-    }
+    require_supported(place)
+    return place.path
 
 
 def _existing(path: str) -> str:
@@ -101,88 +124,103 @@ def _require_empty(media_root: str, database: str) -> None:
         "; a restore goes onto a target that is empty: move it aside, or set papermerge_backup_media_root and "
         "papermerge_backup_database_url to another place"
     )
-    try:
-        names = [name for name in os.listdir(media_root) if not name.startswith(PREFIX) and name != "lost+found"]
-    except FileNotFoundError:
-        names = []
-    except NotADirectoryError:
-        raise TargetError("media directory {0} is not a directory{1}".format(media_root, hint)) from None
-    except OSError as error:
-        raise TargetError(
-            "media directory {0} cannot be read: {1}".format(media_root, describe_os_error(error))
-        ) from None
+    names = _content(media_root, hint) if media_root else []
     if names:
         raise TargetError(
             "media directory {0} is not empty: it holds {1}{2}".format(
                 media_root, ", ".join(sorted(repr(name) for name in names)[:3]), hint
             )
         )
-    if not sqlite.is_empty_database(database):
+    if database and not sqlite.is_empty_database(database):
         raise TargetError("database {0} is not empty{1}".format(database, hint))
 
 
+def _content(media_root: str, hint: str) -> List[str]:
+    try:
+        return [name for name in os.listdir(media_root) if not name.startswith(PREFIX) and name != "lost+found"]
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        raise TargetError("media directory {0} is not a directory{1}".format(media_root, hint)) from None
+    except OSError as error:
+        raise TargetError(
+            "media directory {0} cannot be read: {1}".format(media_root, describe_os_error(error))
+        ) from None
+
+
 def _interrupted(directory: str) -> List[Tuple[str, Dict[str, Any]]]:
-    """Return the directories of restores that were killed while they put things in place, with their journals."""
+    """Return the directories of restores that were killed between their first and their last rename, with journals.
+
+    The last rename takes the database out of the directory.
+    """
     found = []
     for path in abandoned(directory, PURPOSE):
         try:
             with open(os.path.join(path, JOURNAL), encoding="utf-8") as stream:
-                found.append((path, json.load(stream)))
+                journal = json.load(stream)
         except (OSError, ValueError):
             continue
+        if os.path.exists(os.path.join(path, DATABASE)):
+            found.append((path, journal))
     return found
 
 
-def _undo(path: str, journal: Dict[str, Any]) -> None:
-    """Undo a restore that was killed between its first and its last rename. The last one is the database's."""
+def _undo(journal: Dict[str, Any]) -> None:
+    """Take the media of an interrupted restore back out of their place."""
     staged = os.path.join(journal["media_stage"], MEDIA)
-    if not os.path.exists(os.path.join(path, DATABASE)):
-        return
-    if journal["rename"]:
-        if not os.path.exists(staged) and os.path.isdir(journal["media_root"]):
-            os.rename(journal["media_root"], staged)
-            if journal["media_existed"]:
-                os.mkdir(journal["media_root"], journal["media_mode"])
-                os.chown(journal["media_root"], *journal["media_ids"])
-    else:
+    if not journal["rename"]:
         for name in journal["entries"]:
             if os.path.lexists(os.path.join(journal["media_root"], name)):
                 os.rename(os.path.join(journal["media_root"], name), os.path.join(staged, name))
+        return
+    if not os.path.exists(staged) and os.path.isdir(journal["media_root"]):
+        os.rename(journal["media_root"], staged)
+        if journal["media_existed"]:
+            os.mkdir(journal["media_root"], journal["media_mode"])
+            os.chown(journal["media_root"], *journal["media_ids"])
 
 
 def begin_restore(channel: Channel, arguments: Arguments) -> Result:
-    """Clear up after killed restores and make the two directories. Returns their paths."""
+    """Clear up after killed restores and make a directory for each side. Returns their paths, empty for no side."""
     media_root, database = arguments["media_root"], arguments["database_path"]
-    parent = os.path.dirname(database)
-    interrupted = _interrupted(parent)
-    for path, journal in interrupted:
-        _undo(path, journal)
-        for directory in abandoned(os.path.dirname(journal["media_stage"]), PURPOSE):
-            if directory == journal["media_stage"]:
-                remove_tree(directory)
-    remove_abandoned(parent, PURPOSE)
-    if interrupted:
-        _require_empty(media_root, database)
-    made = _make_parents(parent) + _make_parents(os.path.dirname(media_root))
+    made: List[str] = []
+    stages = {"media_stage": "", "database_stage": ""}
+    held: List[OwnDirectory] = []
+    if database:
+        parent = os.path.dirname(database)
+        interrupted = _interrupted(parent)
+        for _path, journal in interrupted:
+            _undo(journal)
+            remove_abandoned(os.path.dirname(journal["media_stage"]), PURPOSE)
+        remove_abandoned(parent, PURPOSE)
+        if interrupted:
+            _require_empty(media_root, database)
+        made += _make_parents(parent)
+        held.append(OwnDirectory(parent, PURPOSE))
+        stages["database_stage"] = held[-1].path
     # A mount point cannot be renamed onto, and what lies beside it is another file system.
-    inside = os.path.isdir(media_root) and os.path.ismount(media_root)
-    media_parent = media_root if inside else os.path.dirname(media_root)
-    remove_abandoned(media_parent, PURPOSE)
-    database_stage = OwnDirectory(parent, PURPOSE)
-    media_stage = OwnDirectory(media_parent, PURPOSE)
-    os.mkdir(os.path.join(media_stage.path, MEDIA), 0o700)
-    state = {"media_stage": media_stage.path, "database_stage": database_stage.path, "made": made, "rename": not inside}
+    inside = bool(media_root) and os.path.ismount(media_root)
+    if media_root:
+        remove_abandoned(media_root, PURPOSE)
+        media_parent = media_root if inside else os.path.dirname(media_root)
+        remove_abandoned(media_parent, PURPOSE)
+        made += _make_parents(media_parent)
+        held.append(OwnDirectory(media_parent, PURPOSE))
+        stages["media_stage"] = held[-1].path
+        os.mkdir(os.path.join(held[-1].path, MEDIA), 0o700)
+    state = {**stages, "made": made, "rename": not inside}
     if channel.keep:
-        media_stage.close()
-        database_stage.close()
+        for directory in held:
+            directory.close()
     else:
         channel.cleanup.add(lambda: _abandon(state))
     return state
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory of ours with everything in it."""
-    shutil.rmtree(path, ignore_errors=True)
+    """Remove a directory of ours with everything in it; an empty name is none."""
+    if path:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _make_parents(directory: str) -> List[str]:
@@ -202,9 +240,9 @@ def _make_parents(directory: str) -> List[str]:
 
 def _abandon(state: Dict[str, Any]) -> None:
     journal = os.path.join(state["database_stage"], JOURNAL)
-    if os.path.exists(journal):
+    if os.path.exists(journal) and os.path.exists(os.path.join(state["database_stage"], DATABASE)):
         with open(journal, encoding="utf-8") as stream:
-            _undo(state["database_stage"], json.load(stream))
+            _undo(json.load(stream))
     remove_tree(state["media_stage"])
     remove_tree(state["database_stage"])
     for path in reversed(state["made"]):
@@ -220,10 +258,22 @@ def abandon_restore(_channel: Channel, arguments: Arguments) -> Result:
     return {}
 
 
-def _plain(channel: Channel, compressed: bool) -> Iterator[bytes]:
-    """Yield the input data, unpacked by the zstd program when it is compressed."""
-    if not compressed:
+def _stored(channel: Channel, arguments: Arguments) -> Iterator[bytes]:
+    """Yield the stored bytes: of a file on the host where ``host_path`` names one, else the input data."""
+    if not arguments["host_path"]:
         yield from channel.input_data()
+        return
+    try:
+        with open(arguments["host_path"], "rb", buffering=0) as stream:
+            yield from pieces(stream)
+    except OSError as error:
+        raise SettingError("cannot read {0}".format(describe_os_error(error))) from None
+
+
+def _plain(channel: Channel, arguments: Arguments) -> Iterator[bytes]:
+    """Yield the stored bytes, unpacked by the zstd program when they are ``compressed``."""
+    if not arguments["compressed"]:
+        yield from _stored(channel, arguments)
         return
     program = zstd_program()
     if program is None:
@@ -243,7 +293,7 @@ def _plain(channel: Channel, compressed: bool) -> Iterator[bytes]:
     def feed() -> None:
         try:
             with decompressor(str(program), hand_over) as pipe:
-                for piece in channel.input_data():
+                for piece in _stored(channel, arguments):
                     pipe.write(piece)
                 pipe.close()
         except BaseException as error:  # raised in the thread that reads
@@ -277,7 +327,7 @@ def extract(channel: Channel, arguments: Arguments) -> Result:
     members: List[PartMemberPlan] = [part_member_plan(fields) for fields in channel.input_records()]
     extractor = Extractor(os.path.join(arguments["media_stage"], MEDIA), arguments["directory_mode"], ids, ownership)
     try:
-        source = _plain(channel, arguments["compressed"])
+        source = _plain(channel, arguments)
         extractor.extract(ExactReader(source).read, arguments["tar_size"], members)
         for _rest in source:
             raise DamageError("the part goes on after the end of its archive")
@@ -287,35 +337,36 @@ def extract(channel: Channel, arguments: Arguments) -> Result:
 
 
 def receive_database(channel: Channel, arguments: Arguments) -> Result:
-    """Write the input data as the database beside its place, check it, and send its version rows as records."""
+    """Write a database beside its place, check it, and send its version rows as records.
+
+    ``plain_size`` (bytes) and ``plain_sha256`` are 0 and empty where nobody knows them, ``release_line`` likewise.
+    """
     path = os.path.join(arguments["database_stage"], DATABASE)
-    line = release_line_named(arguments["release_line"])
     digest = hashlib.sha256()
     size = 0
+    limit = arguments["plain_size"]
     with open_private(path) as stream:
-        for piece in _plain(channel, arguments["compressed"]):
+        for piece in _plain(channel, arguments):
             stream.write(piece)
             digest.update(piece)
             size += len(piece)
-            if size > arguments["plain_size"]:
+            if limit and size > limit:
                 raise DamageError("the database is larger than the manifest says")
-            channel.progress(size, arguments["plain_size"])
+            channel.progress(size, limit)
         sync_file(stream)
-    if (size, digest.hexdigest()) != (arguments["plain_size"], arguments["plain_sha256"]):
-        raise DamageError("the database is not what the manifest says")
+    sha256 = digest.hexdigest()
+    if (limit and size != limit) or (arguments["plain_sha256"] and sha256 != arguments["plain_sha256"]):
+        raise DamageError("the database is not the one whose size and SHA-256 were recorded")
+    sqlite.check_database_file(path, "as it was unpacked")
+    result: Result = {"plain_size": size, "plain_sha256": sha256, "row_counts": {}, "schema_marker": ""}
     with sqlite.DatabaseFile(path, "of the snapshot") as database:
         database.quick_check()
-        database.require_tables(line)
-        channel.records(
-            {
-                "row": row.row,
-                "key": row.key,
-                "older": row.older,
-                **(path_fields(row.path) if row.path is not None else {}),
-            }
-            for row in database.expected_rows(line)
-        )
-        return {"row_counts": database.row_counts(line), "schema_marker": database.schema_marker(line)}
+        if arguments["release_line"]:
+            line = release_line_named(arguments["release_line"])
+            database.require_tables(line)
+            channel.records(row_record(row) for row in database.expected_rows(line))
+            result.update(row_counts=database.row_counts(line), schema_marker=database.schema_marker(line))
+    return result
 
 
 def place(channel: Channel, arguments: Arguments) -> Result:
@@ -323,46 +374,71 @@ def place(channel: Channel, arguments: Arguments) -> Result:
 
     The database comes last: while it is absent no Papermerge takes the target for a working one.
     """
-    state = arguments["state"]
-    media_root, database = arguments["media_root"], arguments["database_path"]
+    state, media_root, database = arguments["state"], arguments["media_root"], arguments["database_path"]
     _require_empty(media_root, database)
     ownership = Ownership()
-    staged = os.path.join(state["media_stage"], MEDIA)
-    copy = os.path.join(state["database_stage"], DATABASE)
-    existed = os.path.isdir(media_root)
-    if existed:
-        status = os.stat(media_root)
-        mode, ids = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
-    else:
-        mode, ids = arguments["directory_mode"], ownership.ids(*arguments["directory_owner"])
-    if state["rename"]:
-        _give(staged, mode, ids, ownership)
+    if database:
+        _dress_database(os.path.join(state["database_stage"], DATABASE), database, arguments, ownership)
+    journal = _dress_media(state, media_root, arguments, ownership) if media_root else {}
+    # One sync for all files of the tree instead of one each; Linux returns when the data is on disk.
+    os.sync()
+    with channel.cleanup.held_off():
+        if media_root and database:
+            write_private(os.path.join(state["database_stage"], JOURNAL), json.dumps(journal).encode("ascii"))
+            sync_directory(state["database_stage"])
+        if media_root:
+            _place_media(journal)
+        if database:
+            _place_database(os.path.join(state["database_stage"], DATABASE), database)
+        # From here on nothing is undone: what is in place is whole.
+        channel.cleanup.clear()
+        remove_tree(state["media_stage"])
+        remove_tree(state["database_stage"])
+    return {"media_root": media_root, "database_path": database, "given_away": ownership.can_give}
+
+
+def _dress_database(copy: str, database: str, arguments: Arguments, ownership: Ownership) -> None:
+    """Give the unpacked database the mode and owner of the file it replaces, else those it had."""
     try:
         status = os.stat(database)
         _give(copy, stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid), ownership)
     except FileNotFoundError:
         _give(copy, arguments["database_mode"], ownership.ids(*arguments["database_owner"]), ownership)
-    entries = sorted(os.listdir(staged))
-    # One sync for all files of the tree instead of one each; Linux returns when the data is on disk.
-    os.sync()
-    journal = {
+
+
+def _dress_media(state: Dict[str, Any], media_root: str, arguments: Arguments, ownership: Ownership) -> Dict[str, Any]:
+    """Give the unpacked media directory mode and owner, and return the journal of putting it in place."""
+    staged = os.path.join(state["media_stage"], MEDIA)
+    existed = os.path.isdir(media_root)
+    mode, ids = arguments["directory_mode"], ownership.ids(*arguments["directory_owner"])
+    if existed:
+        status = os.stat(media_root)
+        mode, ids = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
+    if state["rename"]:
+        _give(staged, mode, ids, ownership)
+    return {
         "media_root": media_root,
         "media_stage": state["media_stage"],
         "rename": state["rename"],
         "media_existed": existed,
         "media_mode": mode,
         "media_ids": ids,
-        "entries": entries,
+        "entries": sorted(os.listdir(staged)),
     }
-    write_private(os.path.join(state["database_stage"], JOURNAL), json.dumps(journal).encode("ascii"))
-    sync_directory(state["database_stage"])
-    if state["rename"]:
+
+
+def _place_media(journal: Dict[str, Any]) -> None:
+    staged, media_root = os.path.join(journal["media_stage"], MEDIA), journal["media_root"]
+    if journal["rename"]:
         os.rename(staged, media_root)
         sync_directory(os.path.dirname(media_root))
-    else:
-        for name in entries:
-            os.rename(os.path.join(staged, name), os.path.join(media_root, name))
-        sync_directory(media_root)
+        return
+    for name in journal["entries"]:
+        os.rename(os.path.join(staged, name), os.path.join(media_root, name))
+    sync_directory(media_root)
+
+
+def _place_database(copy: str, database: str) -> None:
     for suffix in sqlite.SIDE_FILES:
         try:
             os.unlink(database + suffix)
@@ -370,11 +446,6 @@ def place(channel: Channel, arguments: Arguments) -> Result:
             continue
     os.rename(copy, database)
     sync_directory(os.path.dirname(database))
-    # From here on nothing is undone: _undo sees that the database has left its directory.
-    remove_tree(state["media_stage"])
-    remove_tree(state["database_stage"])
-    channel.cleanup.clear()
-    return {"media_root": media_root, "database_path": database, "given_away": ownership.can_give}
 
 
 def _give(path: str, mode: int, ids: Tuple[int, int], ownership: Ownership) -> None:

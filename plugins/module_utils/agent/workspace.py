@@ -25,7 +25,8 @@ class Cleanup:
     """What has to be undone when the agent ends early: by an error, a signal, silence, or a lost connection."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may have to undo what the interrupted thread was doing.
+        self._lock = threading.RLock()
         self._actions: Dict[int, Callable[[], None]] = {}
         self._next = 0
 
@@ -39,6 +40,12 @@ class Cleanup:
         with self._lock:
             self._actions.pop(token, None)
 
+    @contextlib.contextmanager
+    def held_off(self) -> Iterator[None]:
+        """Keep other threads from undoing while a step runs that must not be undone half-way."""
+        with self._lock:
+            yield
+
     def clear(self) -> None:
         """Forget the actions: what was begun is done."""
         with self._lock:
@@ -49,11 +56,11 @@ class Cleanup:
         with self._lock:
             actions = [self._actions[token] for token in sorted(self._actions, reverse=True)]
             self._actions.clear()
-        for action in actions:
-            try:
-                action()
-            except OSError:
-                continue
+            for action in actions:
+                try:
+                    action()
+                except OSError:
+                    continue
 
 
 class OwnDirectory:

@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import threading
-from types import TracebackType
 from typing import IO, Callable, Iterable, List, Optional, Tuple, Type, cast
 
 from ..errors import BackupError, DamageError, ToolError
@@ -99,9 +98,11 @@ class Pipe:
     def __enter__(self) -> Pipe:
         return self
 
-    def __exit__(
-        self, _type: Optional[Type[BaseException]], _value: Optional[BaseException], _traceback: Optional[TracebackType]
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the process if it has not ended by itself."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()

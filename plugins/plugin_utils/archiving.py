@@ -1,0 +1,127 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Media into parts: scan on the host, sort in the catalog, fetch part by part."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError
+from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import ArchivedFile, archived_file
+from ansible_collections.papermerge.backup.plugins.module_utils.media.scan import scanned_file
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import ReleaseLine
+from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_fields
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import StoredPart
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import FRAME_BYTES, PART_CONTENT_BYTES
+from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
+from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
+
+
+class Part(Protocol):
+    """A part in the making, on the controller or on the host."""
+
+    id: str
+    #: Where the agent has to write the part itself; empty when it sends the part.
+    host_path: str
+
+    def write(self, data: bytes) -> None:
+        """Take stored or plain bytes from the agent."""
+
+    def end_frame(self, event: dict[str, Any]) -> None:
+        """Note the end of a frame."""
+
+    def finish(self, files: Iterable[ArchivedFile], result: dict[str, Any]) -> StoredPart:
+        """Write the commit record; ``result`` is the agent's."""
+
+    def discard(self) -> None:
+        """Remove a part that holds no member."""
+
+    def close(self) -> None:
+        """Give up what is open."""
+
+
+def excluded_directories(line: ReleaseLine, derived: bool) -> list[str]:
+    """Return the directories below the media root that an archive leaves out."""
+    return [] if derived else [os.fsdecode(name) for name in line.derived]
+
+
+class MediaArchive:
+    """The media of one instance on their way into parts. ``parts`` grows with each finished one."""
+
+    def __init__(
+        self,
+        session: Session,
+        catalog: Catalog,
+        progress: Progress,
+        media: dict[str, Any],
+        compress: bool,
+        new_part: Callable[[], Part],
+    ) -> None:
+        """``media``: the agent's arguments ``root`` and ``media_allowed_roots``."""
+        self._session = session
+        self._catalog = catalog
+        self._progress = progress
+        self._media = media
+        self._compress = compress
+        self._new_part = new_part
+        self.parts: list[StoredPart] = []
+
+    def scan(self, excluded: list[str]) -> dict[str, Any]:
+        """Fill the catalog with the files of the host. Returns the agent's counts."""
+        self._progress.begin("scan", unit="files")
+        return self._session.call(
+            Call("scan_media", {**self._media, "excluded": excluded}),
+            Handlers(
+                records=lambda rows: self._catalog.add_scanned(scanned_file(row) for row in rows),
+                progress=self._progress.update,
+            ),
+        )
+
+    def fetch(self) -> None:
+        """Put every file that nobody has read yet into parts."""
+        _count, size = self._catalog.scanned_totals()
+        self._progress.begin("media", size)
+        done = 0
+        while True:
+            chosen = self._catalog.next_part(PART_CONTENT_BYTES)
+            if not chosen:
+                return
+            self._fetch_part(chosen, done)
+            done += sum(size for _path, size in chosen)
+
+    def _fetch_part(self, chosen: list[tuple[bytes, int]], done: int) -> None:
+        part = self._new_part()
+        files: list[ArchivedFile] = []
+        try:
+            result = self._session.call(
+                Call(
+                    "archive_media",
+                    {
+                        **self._media,
+                        "compress": self._compress,
+                        "host_path": part.host_path,
+                        "frame_bytes": FRAME_BYTES,
+                        "size": sum(size for _path, size in chosen),
+                    },
+                    records=(path_fields(path) for path, _size in chosen),
+                ),
+                Handlers(
+                    records=lambda rows: files.extend(archived_file(row) for row in rows),
+                    data=part.write,
+                    event=part.end_frame,
+                    progress=lambda part_done, _total: self._progress.update(done + part_done),
+                ),
+            )
+            if {file.path for file in files} != {path for path, _size in chosen}:
+                raise BackupError("the agent did not answer for every file of a part; please report this")
+            self._catalog.add_archived(files, part.id)
+            if result["members"]:
+                self.parts.append(part.finish(files, result))
+            else:
+                part.discard()
+        finally:
+            part.close()
