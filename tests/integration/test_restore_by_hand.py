@@ -21,15 +21,15 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import read_index
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import checksum_line
-from ansible_collections.papermerge.backup.plugins.plugin_utils import create
+from ansible_collections.papermerge.backup.plugins.plugin_utils import archiving
 from ansible_collections.papermerge.backup.plugins.plugin_utils.create import CreateRequest, create_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import Repository, StoredSnapshot
-from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import store
+from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import read_stored, store, unpack
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import agent_command
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.streamed import StreamedSession
-from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import read_entries
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "restore-by-hand.md"
 INSTANCE = "papermerge1"
@@ -88,8 +88,8 @@ class Source:
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
     """Two documents of Papermerge 2.0 and, beside them, everything that a directory can hold."""
     # Several parts of several frames, from little content.
-    monkeypatch.setattr(create, "PART_CONTENT_BYTES", 40_000)
-    monkeypatch.setattr(create, "FRAME_BYTES", 10_000)
+    monkeypatch.setattr(archiving, "PART_CONTENT_BYTES", 40_000)
+    monkeypatch.setattr(archiving, "FRAME_BYTES", 10_000)
     source = Source(tmp_path / "media", tmp_path / "db.sqlite3", tmp_path / "repository")
     write_database(source.database)
     write_media(source.media)
@@ -226,8 +226,9 @@ def test_the_guide_unpacks_only_what_the_index_names(source: Source, tmp_path: P
 def leave_out(snapshot: StoredSnapshot, paths: Sequence[bytes]) -> None:
     """Take files out of a snapshot's index, as if its parts had been made for another snapshot."""
     manifest = snapshot.require_manifest()
-    entries = [entry for entry in read_entries(snapshot) if entry.path not in paths]
     path = snapshot.directory / manifest.index_file.name
+    content = unpack(read_stored(path), manifest.index_file.plain_size, path.name)
+    entries = [entry for entry in read_index(content) if entry.path not in paths]
     path.unlink()
     index = store(path, (entry.encode() for entry in entries))
     manifest.fields["files"]["index"].update(size=index.size, sha256=index.sha256, plain_size=index.plain_size)
