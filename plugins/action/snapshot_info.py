@@ -27,7 +27,7 @@ class ActionModule(BackupAction):
     def rows(self, result: dict[str, Any]) -> list[dict[str, Any]]:
         if result.get("failed"):
             return super().rows(result)
-        rows = [
+        return [
             {
                 **snapshot_row(found),
                 "host": self.host,
@@ -38,4 +38,3 @@ class ActionModule(BackupAction):
             }
             for found in result["snapshots"]
         ]
-        return rows

@@ -31,7 +31,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, Repository
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import agent_command
-from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Session
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.ssh import (
     askpass_environment,
     options_from,
@@ -114,6 +114,37 @@ class BackupAction(ActionBase):
     def repositories(self) -> list[Repository]:
         """Return the repositories of a module that may look at several."""
         return [Repository(path) for path in self.arguments["repository"]]
+
+    # -- what modules that work on one side only ask of the agent ---------------------------------------------------
+
+    def discovery(self, **more: Any) -> dict[str, Any]:
+        """Return the arguments of the agent's describe, from this module's own."""
+        names = ("project_dir", "media_root", "database_url", "app_version")
+        settings = {name: self.arguments[name] for name in names}
+        settings.update(
+            media_allowed_roots=self.arguments.get("media_allowed_roots", []),
+            derived=self.arguments.get("derived", True),
+            accept_missing=True,
+            sizes=False,
+        )
+        return {**settings, **more}
+
+    def describe(self, session: Session, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return the instance as found, with sizes, for check mode."""
+        return session.call(Call("describe", {**settings, "sizes": True}), Handlers(progress=self.progress.update))
+
+    def check_target(self, session: Session, sides: list[str], **more: Any) -> dict[str, Any]:
+        """Ask the agent where these sides of a restore go. Raises TargetError when the target is not empty."""
+        arguments = {
+            **self.discovery(),
+            "sides": sides,
+            "snapshot_version": "",
+            "source_media_root": "",
+            "source_database_path": "",
+            "media_bytes": 0,
+            "database_bytes": 0,
+        }
+        return session.call(Call("check_target", {**arguments, **more}))
 
     # -- reaching the host --------------------------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     store,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
-from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import check_sizes, read_entries
+from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import check_sizes, media_of
 
 SCRATCH = "scratch.sqlite3"
 DATABASE_NAMES = {"sqlite": "database.sqlite3.zst"}
@@ -289,7 +289,7 @@ class _Create:
         previous = None
         for previous in self._place.complete():
             try:
-                self._catalog.add_held(entry.path for entry in read_entries(previous))
+                self._catalog.add_held(entry.path for entry in media_of(self._place, previous).entries())
                 break
             except DamageError:
                 self._catalog.forget_held()

@@ -10,18 +10,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, DamageError, TargetError
-from ansible_collections.papermerge.backup.plugins.module_utils.media.extract import PartMemberPlan
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import TargetError
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_of
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import COMPLETE, Manifest, StoredPart
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import COMPLETE, Manifest
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.create import describe_snapshot
+from ansible_collections.papermerge.backup.plugins.plugin_utils.dumps import abandon
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, StoredSnapshot
-from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import counted, load_record, read_stored, unpack
+from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import read_stored
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import (
     Verification,
+    media_of,
     plain_database,
     require_same_counts,
     require_same_proof,
@@ -106,9 +107,9 @@ class _Restore:
         catalog: Catalog,
     ) -> None:
         self._session = session
-        self._place = place
         self._snapshot = snapshot
         self._manifest = snapshot.require_manifest()
+        self._media = media_of(place, snapshot)
         self._target = target
         self._progress = progress
         self._catalog = catalog
@@ -117,7 +118,14 @@ class _Restore:
         where = {name: self._target[name] for name in ("media_root", "database_path")}
         state = self._session.call(Call("begin_restore", where))
         try:
-            files, size = self._extract(state)
+            files, size = self._media.send(
+                self._session,
+                self._catalog,
+                self._progress,
+                state["media_stage"],
+                {"directory_mode": self._manifest.media["mode"], "directory_owner": self._manifest.media["owner"]},
+                bool(self._target["zstd"]),
+            )
             proved = self._receive_database(state)
             self._progress.begin("putting in place")
             placed = self._session.call(
@@ -134,8 +142,7 @@ class _Restore:
                 )
             )
         except BaseException:
-            if self._session.separate_requests:
-                self._abandon(state)
+            abandon(self._session, state)
             raise
         return {
             "files": files,
@@ -144,71 +151,6 @@ class _Restore:
             "owners_kept": placed["given_away"],
             "row_counts": self._manifest.row_counts,
         }
-
-    def _abandon(self, state: dict[str, Any]) -> None:
-        try:
-            self._session.call(Call("abandon_restore", {"state": state}))
-        except BackupError:
-            return  # the next restore finds what is left and removes it
-
-    def _extract(self, state: dict[str, Any]) -> tuple[int, int]:
-        self._progress.begin("media", sum(part.size for part in self._manifest.parts))
-        files = size = 0
-        for part in self._manifest.parts:
-            result = self._extract_part(state, part)
-            files += result["files"]
-            size += result["size"]
-        expected = self._catalog.totals()
-        if (files, size) != expected:
-            raise DamageError(
-                "{:,} files with {:,} bytes were restored, the index names {:,} with {:,}".format(
-                    files, size, *expected
-                )
-            )
-        return files, size
-
-    def _extract_part(self, state: dict[str, Any], part: StoredPart) -> dict[str, Any]:
-        record = load_record(self._place.record_path(part.id), part)
-        wanted = {entry.path: entry for entry in self._catalog.entries(part.id)}
-
-        def plans() -> Iterator[dict[str, Any]]:
-            for member in record.members:
-                entry = wanted.get(member.path)
-                if entry is None:
-                    plan = PartMemberPlan(member.path, member.size, member.sha256, False)
-                else:
-                    plan = PartMemberPlan(
-                        entry.path,
-                        entry.size,
-                        entry.sha256,
-                        True,
-                        entry.mode,
-                        entry.mtime_ns,
-                        entry.uid,
-                        entry.gid,
-                        entry.owner,
-                        entry.group,
-                    )
-                yield plan.as_record()
-
-        path = self._place.part_path(part.id)
-        content = counted(read_stored(path), self._progress.advance)
-        packed = bool(self._target["zstd"])
-        return self._session.call(
-            Call(
-                "extract",
-                {
-                    "media_stage": state["media_stage"],
-                    "tar_size": record.tar_size,
-                    "compressed": packed,
-                    "host_path": "",
-                    "directory_mode": self._manifest.media["mode"],
-                    "directory_owner": self._manifest.media["owner"],
-                },
-                records=plans(),
-                data=content if packed else unpack(content, record.tar_size, str(path)),
-            )
-        )
 
     def _receive_database(self, state: dict[str, Any]) -> int:
         """Bring the database beside its place, and prove it with its own rows against the restored files."""

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,14 +22,10 @@ from ansible_collections.papermerge.backup.plugins.module_utils.agent.workspace 
     require_space,
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.database.sqlite import DatabaseFile
-from ansible_collections.papermerge.backup.plugins.module_utils.durable import ExactReader, open_private
+from ansible_collections.papermerge.backup.plugins.module_utils.durable import open_private
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError
-from ansible_collections.papermerge.backup.plugins.module_utils.media.tar import TarReader
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import release_line_named
-from ansible_collections.papermerge.backup.plugins.module_utils.paths import shown
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry, read_index
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import Manifest
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PartRecord
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import differences
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
@@ -42,14 +37,13 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.repository impor
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     checked,
-    counted,
-    load_record,
     read_stored,
     require_zstandard,
     storage_errors,
     stored_size,
     unpack,
 )
+from ansible_collections.papermerge.backup.plugins.plugin_utils.stored_media import StoredMedia
 
 SCRATCH_PURPOSE = "scratch"
 LEVELS = ("quick", "full", "deep")
@@ -77,13 +71,12 @@ def check_sizes(place: InstanceDirectory, directory: Path, manifest: Manifest) -
         raise DamageError(f"{directory} holds files that the manifest does not name: {strangers[:3]}")
 
 
-def read_entries(snapshot: StoredSnapshot) -> Iterator[IndexEntry]:
-    """Yield a snapshot's index, checked against the manifest. Raises DamageError, at the end for a changed byte."""
+def media_of(place: InstanceDirectory, snapshot: StoredSnapshot) -> StoredMedia:
+    """Return the media of a snapshot."""
     manifest = snapshot.require_manifest()
-    file = manifest.index_file
-    path = snapshot.directory / file.name
-    content = unpack(checked(read_stored(path), file.size, file.sha256, str(path)), file.plain_size, str(path))
-    yield from read_index(content)
+    index_path = snapshot.directory / manifest.index_file.name
+    files = int(manifest.totals.get("files", -1))
+    return StoredMedia(snapshot.id, index_path, manifest.index_file, place.parts_path, manifest.parts, files)
 
 
 def plain_database(snapshot: StoredSnapshot) -> Iterator[bytes]:
@@ -104,6 +97,7 @@ class Verification:
         self._progress = progress
         self._scratch = scratch
         self.manifest = snapshot.require_manifest()
+        self.media = media_of(place, snapshot)
 
     def verify(self, level: str) -> dict[str, Any]:
         """Verify at a level of LEVELS. Returns counts of what was checked; raises DamageError at the first damage."""
@@ -116,66 +110,18 @@ class Verification:
         with Catalog(self._scratch / "verify.sqlite3") as catalog:
             result.update(self.check_stored(catalog))
             if level == "deep":
-                result.update(self._unpack_parts())
+                result["unpacked_files"] = self.media.unpack_all(self._progress)
                 result.update(self._open_database())
         return result
 
     def check_stored(self, catalog: Catalog) -> dict[str, Any]:
         """Check every stored byte and fill a catalog from the index. Raises DamageError."""
-        sizes = [part.size + part.record_size for part in self.manifest.parts]
-        self._progress.begin("verify", sum(sizes) + self.manifest.database_file.size + self.manifest.index_file.size)
-        files = 0
-
-        def entries() -> Iterator[IndexEntry]:
-            nonlocal files
-            for entry in read_entries(self._snapshot):
-                files += 1
-                yield entry
-
-        catalog.add_entries(entries())
-        catalog.index_by_part()
-        if files != self.manifest.totals.get("files"):
-            raise DamageError(
-                "the index of {} has {:,} files, its manifest says {}".format(
-                    self._snapshot.id, files, self.manifest.totals.get("files")
-                )
-            )
-        found = 0
-        for part in self.manifest.parts:
-            record = load_record(self._place.record_path(part.id), part)
-            found += self._compare(catalog, record)
-            path = self._place.part_path(part.id)
-            for piece in checked(read_stored(path), part.size, part.sha256, str(path)):
-                self._progress.advance(len(piece))
-        if found != files:
-            raise DamageError(
-                f"the index of {self._snapshot.id} names {files - found} files that no part of the manifest holds"
-            )
-        for piece in plain_database(self._snapshot):
-            self._progress.advance(len(piece))
-        return {"files": files, "stored_bytes": sum(sizes)}
-
-    @staticmethod
-    def _compare(catalog: Catalog, record: PartRecord) -> int:
-        """Check that a part's record has every file that the index says it has; returns how many."""
-        members = {member.path: member for member in record.members}
-        count = 0
-        for entry in catalog.entries(record.part):
-            member = members.get(entry.path)
-            if member is None or (member.size, member.sha256) != (entry.size, entry.sha256):
-                raise DamageError(f"the index and the record of part {record.part} disagree about {shown(entry.path)}")
-            count += 1
-        return count
-
-    def _unpack_parts(self) -> dict[str, Any]:
-        sizes = sum(part.size for part in self.manifest.parts)
-        self._progress.begin("unpack", sizes)
-        files = 0
-        for part in self.manifest.parts:
-            record = load_record(self._place.record_path(part.id), part)
-            path = self._place.part_path(part.id)
-            files += check_part(counted(read_stored(path), self._progress.advance), record, str(path))
-        return {"unpacked_files": files}
+        stored = self.media.stored_bytes + self.manifest.database_file.size
+        self._progress.begin("verify", stored)
+        self.media.check(catalog, self._progress)
+        for _piece in plain_database(self._snapshot):
+            pass
+        return {"files": self.media.files, "stored_bytes": stored}
 
     def _open_database(self) -> dict[str, Any]:
         """Unpack the database to a file, open it, and compare its counts with the manifest."""
@@ -197,7 +143,7 @@ class Verification:
             catalog.add_expected(
                 (row.path, row.row, row.key) for row in database.expected_rows(line) if row.path is not None
             )
-            catalog.add_entries(read_entries(self._snapshot))
+            catalog.add_entries(self.media.entries())
             proved = require_same_proof(self.manifest, catalog)
         return {"row_counts_compared": len(self.manifest.row_counts), "proved": proved}
 
@@ -231,24 +177,6 @@ def require_same_proof(manifest: Manifest, catalog: Catalog) -> int:
             )
         )
     return proved
-
-
-def check_part(stored: Iterator[bytes], record: PartRecord, name: str) -> int:
-    """Unpack a part's stored bytes in bounded streams and compare every member with its record. Returns how many."""
-    plain = unpack(stored, record.tar_size, name)
-    reader = TarReader(ExactReader(plain).read, record.tar_size)
-    for expected in record.members:
-        member = reader.next_member()
-        if member is None or (member.path, member.size) != (expected.path, expected.size):
-            raise DamageError(f"{name} does not hold {shown(expected.path)} where its record says so")
-        digest = hashlib.sha256()
-        reader.content(member.size, digest.update)
-        if digest.hexdigest() != expected.sha256:
-            raise DamageError(f"{name}: the content of {shown(expected.path)} is not what its record says")
-    if reader.next_member() is not None:
-        raise DamageError(f"{name} holds more than its record says")
-    reader.finish()
-    return len(record.members)
 
 
 @contextlib.contextmanager

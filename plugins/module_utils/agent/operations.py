@@ -15,7 +15,7 @@ import socket
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from ..database import sqlite
-from ..durable import pieces
+from ..durable import pieces, sync_directory
 from ..errors import MediaError, SettingError, SpaceError, describe_os_error
 from ..media.archive import Archiver, group_name, in_tar, owner_name
 from ..media.root import MediaRoot
@@ -249,7 +249,7 @@ def _is_file(root: MediaRoot, path: bytes) -> bool:
 
 
 def make_directory(channel: Channel, arguments: Arguments) -> Result:
-    """Make a private directory on the host, or take an empty one."""
+    """Make a private directory on the host, or take an empty one. What is put there goes unless keep_directory."""
     path = arguments["path"]
     try:
         os.mkdir(path, 0o700)
@@ -260,7 +260,23 @@ def make_directory(channel: Channel, arguments: Arguments) -> Result:
         raise SettingError("cannot make a directory on the host: {0}".format(describe_os_error(error))) from None
     if not made and (not os.path.isdir(path) or os.listdir(path)):
         raise SettingError("{0} on the host is not an empty directory".format(path))
-    return {"made": made, "zstd": zstd_program() is not None}
+    if not channel.keep:
+        channel.cleanup.add(lambda: _clear_directory(path, made))
+    return {"made": made}
+
+
+def _clear_directory(path: str, made: bool) -> None:
+    for name in os.listdir(path):
+        os.unlink(os.path.join(path, name))
+    if made:
+        os.rmdir(path)
+
+
+def keep_directory(channel: Channel, arguments: Arguments) -> Result:
+    """Keep what make_directory has begun: it is whole."""
+    sync_directory(arguments["path"])
+    channel.cleanup.clear()
+    return {}
 
 
 def write_file(channel: Channel, arguments: Arguments) -> Result:
@@ -289,6 +305,7 @@ OPERATIONS: Dict[str, Callable[[Channel, Arguments], Result]] = {
     "archive_media": archive_media,
     "settle": settle,
     "make_directory": make_directory,
+    "keep_directory": keep_directory,
     "write_file": write_file,
     "read_file": read_file,
     "check_target": restore.check_target,

@@ -17,7 +17,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import Co
 
 @dataclass
 class Handlers:
-    """What to do with what an agent sends before its result; each is called in the order of arrival."""
+    """What to do with what an agent sends before its result, in the order of arrival. None: nobody needs it."""
 
     records: Callable[[Iterator[dict[str, Any]]], object] | None = None
     data: Callable[[bytes], object] | None = None
@@ -78,16 +78,19 @@ def handle_until_result(frames: Iterator[Frame], handlers: Handlers) -> dict[str
             return frame.json()
         if frame.kind == protocol.ERROR:
             raise error_from_dict(frame.json())
-        if frame.kind == protocol.DATA and handlers.data is not None:
-            handlers.data(frame.payload)
-        elif frame.kind == protocol.RECORDS and handlers.records is not None:
-            handlers.records(protocol.records(frame.payload))
-        elif frame.kind == protocol.EVENT and handlers.event is not None:
-            handlers.event(frame.json())
+        if frame.kind == protocol.DATA:
+            if handlers.data is not None:
+                handlers.data(frame.payload)
+        elif frame.kind == protocol.RECORDS:
+            if handlers.records is not None:
+                handlers.records(protocol.records(frame.payload))
+        elif frame.kind == protocol.EVENT:
+            if handlers.event is not None:
+                handlers.event(frame.json())
         elif frame.kind == protocol.PROGRESS:
             if handlers.progress is not None:
                 values = frame.json()
                 handlers.progress(int(values["done"]), int(values["total"]))
         elif frame.kind != protocol.HEARTBEAT:
-            raise ConnectionLost(f"the agent sent a frame of kind {frame.kind} that nobody asked for")
+            raise ConnectionLost(f"the agent sent a frame of kind {frame.kind} that no agent sends")
     raise ConnectionLost("the agent ended before it had answered")

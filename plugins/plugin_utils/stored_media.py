@@ -1,0 +1,200 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Media as they are stored: an index, parts, commit records. Read, checked, and sent to a target."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.papermerge.backup.plugins.module_utils.durable import ExactReader
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError
+from ansible_collections.papermerge.backup.plugins.module_utils.media.extract import PartMemberPlan
+from ansible_collections.papermerge.backup.plugins.module_utils.media.tar import TarReader
+from ansible_collections.papermerge.backup.plugins.module_utils.paths import shown
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry, read_index
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import StoredFile, StoredPart
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PartRecord
+from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
+from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
+from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import PART_SUFFIX, RECORD_SUFFIX
+from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
+    checked,
+    counted,
+    load_record,
+    read_stored,
+    unpack,
+)
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Session
+
+
+@dataclass(frozen=True)
+class StoredMedia:
+    """Where the media of one snapshot or archive lie. ``files``: how many files the index must have.
+
+    ``host_parts``: the directory on the target that holds the parts, when they are there; ``parts_path`` then holds
+    copies of the records only.
+    """
+
+    name: str
+    index_path: Path
+    index: StoredFile
+    parts_path: Path
+    parts: list[StoredPart]
+    files: int
+    host_parts: str = ""
+
+    def part_path(self, part: StoredPart) -> Path:
+        return self.parts_path / (part.id + PART_SUFFIX)
+
+    def record_path(self, part: StoredPart) -> Path:
+        return self.parts_path / (part.id + RECORD_SUFFIX)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of index, parts and records in bytes."""
+        return self.index.size + sum(part.size + part.record_size for part in self.parts)
+
+    def entries(self) -> Iterator[IndexEntry]:
+        """Yield the index. Raises DamageError, for a changed byte at the end only."""
+        stored = checked(read_stored(self.index_path), self.index.size, self.index.sha256, str(self.index_path))
+        yield from read_index(unpack(stored, self.index.plain_size, str(self.index_path)))
+
+    def record(self, part: StoredPart) -> PartRecord:
+        """Read a part's commit record. Raises DamageError."""
+        return load_record(self.record_path(part), part)
+
+    def check(self, catalog: Catalog, progress: Progress) -> None:
+        """Check every stored byte and that index and records agree; fills the catalog. Raises DamageError."""
+        count = 0
+
+        def entries() -> Iterator[IndexEntry]:
+            nonlocal count
+            for entry in self.entries():
+                count += 1
+                yield entry
+
+        catalog.add_entries(entries())
+        catalog.index_by_part()
+        if count != self.files:
+            raise DamageError(f"the index of {self.name} has {count:,} files, it should have {self.files:,}")
+        held = 0
+        for part in self.parts:
+            held += _compare(catalog, self.record(part))
+            if not self.host_parts:
+                path = self.part_path(part)
+                for piece in checked(read_stored(path), part.size, part.sha256, str(path)):
+                    progress.advance(len(piece))
+        if held != count:
+            raise DamageError(f"the index of {self.name} names {count - held:,} files that none of its parts holds")
+
+    def unpack_all(self, progress: Progress) -> int:
+        """Unpack every part in bounded streams and compare each member with its record. Returns how many."""
+        progress.begin("unpack", sum(part.size for part in self.parts))
+        return sum(
+            check_part(
+                counted(read_stored(self.part_path(part)), progress.advance),
+                self.record(part),
+                str(self.part_path(part)),
+            )
+            for part in self.parts
+        )
+
+    def send(
+        self, session: Session, catalog: Catalog, progress: Progress, stage: str, owner: dict[str, Any], packed: bool
+    ) -> tuple[int, int]:
+        """Unpack the files of the index into a stage on the target. Returns their number and bytes.
+
+        ``catalog``: filled by :meth:`check`. ``owner``: the agent's ``directory_mode`` and ``directory_owner``.
+        ``packed``: the target unpacks zstd. Raises DamageError unless every file of the index has arrived.
+        """
+        progress.begin("media", sum(part.size for part in self.parts))
+        files = size = 0
+        for part in self.parts:
+            record = self.record(part)
+            arguments = {
+                **owner,
+                "media_stage": stage,
+                "tar_size": record.tar_size,
+                "compressed": packed,
+                "host_path": f"{self.host_parts}/{part.id}{PART_SUFFIX}" if self.host_parts else "",
+            }
+            result = session.call(
+                Call(
+                    "extract",
+                    arguments,
+                    records=_plans(catalog, record),
+                    data=None if self.host_parts else self._content(part, record, progress, packed),
+                )
+            )
+            files += result["files"]
+            size += result["size"]
+        expected = catalog.totals()
+        if (files, size) != expected:
+            raise DamageError(
+                "{:,} files with {:,} bytes were restored, the index names {:,} with {:,}".format(
+                    files, size, *expected
+                )
+            )
+        return files, size
+
+    def _content(self, part: StoredPart, record: PartRecord, progress: Progress, packed: bool) -> Iterator[bytes]:
+        path = self.part_path(part)
+        stored = counted(read_stored(path), progress.advance)
+        return stored if packed else unpack(stored, record.tar_size, str(path))
+
+
+def _compare(catalog: Catalog, record: PartRecord) -> int:
+    """Check that a part's record has every file that the index says it has; returns how many."""
+    members = {member.path: member for member in record.members}
+    count = 0
+    for entry in catalog.entries(record.part):
+        member = members.get(entry.path)
+        if member is None or (member.size, member.sha256) != (entry.size, entry.sha256):
+            raise DamageError(f"the index and the record of part {record.part} disagree about {shown(entry.path)}")
+        count += 1
+    return count
+
+
+def _plans(catalog: Catalog, record: PartRecord) -> Iterator[dict[str, Any]]:
+    wanted = {entry.path: entry for entry in catalog.entries(record.part)}
+    for member in record.members:
+        entry = wanted.get(member.path)
+        if entry is None:
+            plan = PartMemberPlan(member.path, member.size, member.sha256, False)
+        else:
+            plan = PartMemberPlan(
+                entry.path,
+                entry.size,
+                entry.sha256,
+                True,
+                entry.mode,
+                entry.mtime_ns,
+                entry.uid,
+                entry.gid,
+                entry.owner,
+                entry.group,
+            )
+        yield plan.as_record()
+
+
+def check_part(stored: Iterable[bytes], record: PartRecord, name: str) -> int:
+    """Unpack a part's stored bytes in bounded streams and compare every member with its record. Returns how many."""
+    plain = unpack(stored, record.tar_size, name)
+    reader = TarReader(ExactReader(plain).read, record.tar_size)
+    for expected in record.members:
+        member = reader.next_member()
+        if member is None or (member.path, member.size) != (expected.path, expected.size):
+            raise DamageError(f"{name} does not hold {shown(expected.path)} where its record says so")
+        digest = hashlib.sha256()
+        reader.content(member.size, digest.update)
+        if digest.hexdigest() != expected.sha256:
+            raise DamageError(f"{name}: the content of {shown(expected.path)} is not what its record says")
+    if reader.next_member() is not None:
+        raise DamageError(f"{name} holds more than its record says")
+    reader.finish()
+    return len(record.members)
