@@ -11,8 +11,8 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.create import (
     CreateRequest,
     create_snapshot,
     plan_snapshot,
-    snapshot_row,
 )
+from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import snapshot_row
 
 
 class ActionModule(BackupAction):

@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import UnsupportedError
 from ansible_collections.papermerge.backup.plugins.plugin_utils.action import BackupAction
-from ansible_collections.papermerge.backup.plugins.plugin_utils.create import snapshot_row
+from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import snapshot_row
 from ansible_collections.papermerge.backup.plugins.plugin_utils.restore import RestoreRequest, restore_snapshot
 
 

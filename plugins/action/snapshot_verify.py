@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.plugin_utils.action import BackupAction
-from ansible_collections.papermerge.backup.plugins.plugin_utils.create import snapshot_row
+from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import snapshot_row
 from ansible_collections.papermerge.backup.plugins.plugin_utils.listing import verify_snapshots
 
 

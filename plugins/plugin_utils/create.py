@@ -38,6 +38,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifes
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import Proof, losses
 from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import MediaArchive, excluded_directories
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
+from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import describe_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.proving import prove
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import (
@@ -45,8 +46,6 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.repository impor
     MANIFEST,
     InstanceDirectory,
     StoredSnapshot,
-    iso,
-    utc_now,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     PartWriter,
@@ -55,6 +54,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     storage_errors,
     store,
 )
+from ansible_collections.papermerge.backup.plugins.plugin_utils.times import iso, utc_now
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import check_sizes, media_of
 
@@ -399,43 +399,3 @@ def _commit(place: InstanceDirectory, incoming: Path, manifest: Manifest, parts:
         raise
     place.history.append("committed", manifest.id, place.manifest_sha256(manifest), state=manifest.state)
     return describe_snapshot(manifest, place)
-
-
-def describe_snapshot(manifest: Manifest, place: InstanceDirectory) -> dict[str, Any]:
-    """Return what results and tables say of a snapshot."""
-    proof = manifest.proof
-    return {
-        "id": manifest.id,
-        "sequence": manifest.sequence,
-        "instance": manifest.instance,
-        "state": manifest.state,
-        "path": str(place.snapshots_path / manifest.id),
-        "started": manifest.started,
-        "ended": manifest.ended,
-        "version": manifest.version,
-        "documents": manifest.totals.get("documents"),
-        "files": manifest.totals.get("files"),
-        "originals": proof.get("proved"),
-        "expected": proof.get("expected"),
-        "classes": proof.get("classes"),
-        "orphans": proof.get("orphans"),
-        "media_bytes": manifest.totals.get("media_bytes"),
-        "new_bytes": manifest.totals.get("new_bytes"),
-        "stored_bytes": manifest.totals.get("stored_bytes"),
-        "timings": manifest.fields.get("timings"),
-        "database_restarts": manifest.database.get("restarts"),
-        "database_locked_seconds": manifest.database.get("locked_seconds"),
-    }
-
-
-def snapshot_row(description: dict[str, Any]) -> dict[str, Any]:
-    """Return what the closing table shows of a described snapshot; nothing of an empty one."""
-    if not description:
-        return {}
-    names = ("version", "documents", "new_bytes", "stored_bytes", "media_bytes", "files", "state", "instance")
-    row = {name: description.get(name) for name in names}
-    row["snapshot"] = description.get("id")
-    row["time"] = description.get("seconds")
-    if description.get("expected") is not None:
-        row["originals"] = "{originals}/{expected}".format(**description)
-    return row

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, RepositoryError
-from ansible_collections.papermerge.backup.plugins.plugin_utils.create import describe_snapshot
+from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import describe_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import (
     InstanceDirectory,

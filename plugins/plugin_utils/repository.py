@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
     make_private_directory,
     sync_directory,
-    sync_file,
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     BackupError,
@@ -38,27 +35,14 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifes
     checksum_line,
     decode_manifest,
 )
+from ansible_collections.papermerge.backup.plugins.plugin_utils.history import History, repository_errors
+from ansible_collections.papermerge.backup.plugins.plugin_utils.times import id_time, iso, parse_iso, utc_now
 
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@:-]{0,199}\Z")
 #: Seconds for which a run waits for another that may just be ending.
 LOCK_PATIENCE = 5.0
 PART_SUFFIX, RECORD_SUFFIX = ".tar.zst", ".json.zst"
 MANIFEST, CHECKSUM = "manifest.json", "manifest.json.sha256"
-
-
-def utc_now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
-def iso(moment: datetime) -> str:
-    """Return a moment as ISO 8601 in UTC with microseconds."""
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def parse_iso(text: str) -> datetime:
-    """Read what :func:`iso` wrote, or a time as a user writes it: UTC unless it has an offset. Raises ValueError."""
-    moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -98,7 +82,7 @@ class Repository:
     def instances(self) -> list[str]:
         """Return the names of the instances that have a directory here."""
         self.require()
-        with _explained(self.path):
+        with repository_errors(self.path):
             return sorted(
                 entry.name
                 for entry in os.scandir(self.path)
@@ -141,7 +125,7 @@ class InstanceDirectory:
 
     def make(self) -> None:
         """Make what is missing, private and synced. Raises RepositoryError."""
-        with _explained(self.path):
+        with repository_errors(self.path):
             missing = []
             place = self.path.parent
             while not place.exists():
@@ -155,7 +139,7 @@ class InstanceDirectory:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the instance's lock. Raises BusyError when another run holds it for longer than LOCK_PATIENCE."""
-        with _explained(self.path):
+        with repository_errors(self.path):
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             deadline = time.monotonic() + LOCK_PATIENCE
@@ -288,7 +272,7 @@ class InstanceDirectory:
 
     def remove_abandoned(self) -> None:
         """Remove what runs that were killed have left unfinished. The caller holds the lock."""
-        with _explained(self.incoming_path):
+        with repository_errors(self.incoming_path):
             for entry in list(os.scandir(self.incoming_path)):
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path)
@@ -304,7 +288,7 @@ class InstanceDirectory:
 
     def claim(self) -> tuple[int, Path]:
         """Claim the next sequence number. Returns it and the directory for everything unfinished."""
-        with _explained(self.incoming_path):
+        with repository_errors(self.incoming_path):
             while True:
                 number = self._last_number() + 1
                 path = self.incoming_path / f"{number:06}"
@@ -326,72 +310,11 @@ class InstanceDirectory:
 
     def publish(self, incoming: Path, name: str) -> None:
         """Commit a synced directory of incoming by one rename. Its parts are in place already."""
-        with _explained(self.snapshots_path):
+        with repository_errors(self.snapshots_path):
             sync_directory(incoming)
             os.rename(incoming, self.snapshots_path / name)
             sync_directory(self.snapshots_path)
             sync_directory(self.incoming_path)
-
-
-class History:
-    """history.jsonl: one JSON object a line, appended and synced. A last line that was cut short is passed over."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def append(self, event: str, snapshot: str, manifest_sha256: str, **details: Any) -> None:
-        """Record an event: ``committed``, ``verified`` or ``pruned``."""
-        row = {
-            "event": event,
-            "snapshot": snapshot,
-            "manifest_sha256": manifest_sha256,
-            "time": iso(utc_now()),
-            **details,
-        }
-        with _explained(self._path):
-            made = not self._path.exists()
-            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "r+b") as stream:
-                end = stream.seek(0, os.SEEK_END)
-                line = json.dumps(row).encode("ascii") + b"\n"
-                if end and os.pread(stream.fileno(), 1, end - 1) != b"\n":
-                    line = b"\n" + line
-                stream.write(line)
-                sync_file(stream)
-            if made:
-                sync_directory(self._path.parent)
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the events, oldest first."""
-        if not self._path.exists():
-            return
-        with _explained(self._path), open(self._path, "rb") as stream:
-            for line in stream:
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(row, dict):
-                    yield row
-
-    def committed(self) -> dict[str, str]:
-        """Return the SHA-256 of the manifest of every snapshot that was ever committed, by id."""
-        return {
-            str(row["snapshot"]): str(row["manifest_sha256"])
-            for row in self.rows()
-            if row.get("event") == "committed"
-            and SNAPSHOT_ID.match(str(row.get("snapshot")))
-            and "manifest_sha256" in row
-        }
-
-    def last_verified(self) -> dict[str, dict[str, Any]]:
-        """Return the last verification of every snapshot, by id."""
-        return {str(row.get("snapshot")): row for row in self.rows() if row.get("event") == "verified"}
-
-
-def id_time(name: str) -> datetime:
-    """Return the start that a snapshot's id names."""
-    return datetime.strptime(name.split("-")[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
 
 
 def _small_file(path: Path) -> bytes:
@@ -405,11 +328,3 @@ def _small_file(path: Path) -> bytes:
     if len(text) > MAX_MANIFEST_BYTES:
         raise DamageError(f"{path} is larger than any manifest")
     return text
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RepositoryError(f"repository: {describe_os_error(error)}; see {path}") from None

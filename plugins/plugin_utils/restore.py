@@ -14,7 +14,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import Ta
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_of
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import COMPLETE, Manifest
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
-from ansible_collections.papermerge.backup.plugins.plugin_utils.create import describe_snapshot
+from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import describe_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.dumps import abandon
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, StoredSnapshot

@@ -23,7 +23,7 @@ from ..media.scan import Scanner
 from ..papermerge.description import database_size, describe_instance
 from ..papermerge.releases import release_line_named
 from ..paths import is_safe_member, path_fields, path_of
-from . import restore
+from . import placing, restore
 from .hostfile import sink
 from .main import Channel
 from .rows import row_record
@@ -309,9 +309,9 @@ OPERATIONS: Dict[str, Callable[[Channel, Arguments], Result]] = {
     "write_file": write_file,
     "read_file": read_file,
     "check_target": restore.check_target,
-    "begin_restore": restore.begin_restore,
+    "begin_restore": placing.begin_restore,
     "extract": restore.extract,
     "receive_database": restore.receive_database,
-    "place": restore.place,
-    "abandon_restore": restore.abandon_restore,
+    "place": placing.place,
+    "abandon_restore": placing.abandon_restore,
 }

@@ -1,0 +1,83 @@
+# Copyright: (c) 2026, the papermerge.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What has happened to an instance's snapshots: history.jsonl."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.papermerge.backup.plugins.module_utils.durable import sync_directory, sync_file
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import RepositoryError, describe_os_error
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import SNAPSHOT_ID
+from ansible_collections.papermerge.backup.plugins.plugin_utils.times import iso, utc_now
+
+
+class History:
+    """history.jsonl: one JSON object a line, appended and synced. A last line that was cut short is passed over."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, event: str, snapshot: str, manifest_sha256: str, **details: Any) -> None:
+        """Record an event: ``committed``, ``verified`` or ``pruned``."""
+        row = {
+            "event": event,
+            "snapshot": snapshot,
+            "manifest_sha256": manifest_sha256,
+            "time": iso(utc_now()),
+            **details,
+        }
+        with repository_errors(self._path):
+            made = not self._path.exists()
+            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "r+b") as stream:
+                end = stream.seek(0, os.SEEK_END)
+                line = json.dumps(row).encode("ascii") + b"\n"
+                if end and os.pread(stream.fileno(), 1, end - 1) != b"\n":
+                    line = b"\n" + line
+                stream.write(line)
+                sync_file(stream)
+            if made:
+                sync_directory(self._path.parent)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the events, oldest first."""
+        if not self._path.exists():
+            return
+        with repository_errors(self._path), open(self._path, "rb") as stream:
+            for line in stream:
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(row, dict):
+                    yield row
+
+    def committed(self) -> dict[str, str]:
+        """Return the SHA-256 of the manifest of every snapshot that was ever committed, by id."""
+        return {
+            str(row["snapshot"]): str(row["manifest_sha256"])
+            for row in self.rows()
+            if row.get("event") == "committed"
+            and SNAPSHOT_ID.match(str(row.get("snapshot")))
+            and "manifest_sha256" in row
+        }
+
+    def last_verified(self) -> dict[str, dict[str, Any]]:
+        """Return the last verification of every snapshot, by id."""
+        return {str(row.get("snapshot")): row for row in self.rows() if row.get("event") == "verified"}
+
+
+@contextlib.contextmanager
+def repository_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the repository's storage into a RepositoryError; ``path`` is what was worked on."""
+    try:
+        yield
+    except OSError as error:
+        raise RepositoryError(f"repository: {describe_os_error(error)}; see {path}") from None
