@@ -97,7 +97,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
 
 
 def write_database(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
+    with closing(sqlite3.connect(path)) as connection:
         connection.executescript(
             """
             create table django_migrations (id integer primary key, app text, name text);
