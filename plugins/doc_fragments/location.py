@@ -11,7 +11,7 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 requirements:
   - The Python package C(zstandard), 0.22 or later, on the controller
-  - The program C(zstd) on the host with O(location=host)
+  - The program C(zstd) on the host, to write or read there with O(location=host) what is compressed
 options:
   location:
     description:

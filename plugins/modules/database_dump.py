@@ -9,7 +9,8 @@ module: database_dump
 short_description: Dump the database of a running Papermerge
 version_added: 0.1.0
 description:
-  - Writes a copy of Papermerge's database to a new file on the controller or on the host.
+  - Writes a copy of Papermerge's database to a new file on the controller or on the host. The file appears as a whole
+    at the end, or not at all.
   - A SQLite database is copied through SQLite's online backup while Papermerge works with it. The copy is checked,
     and then compressed with zstd. C(zstd -d) makes a database of it that can be opened.
   - For a database that belongs to its media files use M(papermerge.backup.snapshot_create).
@@ -23,12 +24,13 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Discovers the instance and looks at O(dest).
+    details: Returns RV(plan).
 options:
   dest:
     description:
-      - File to write, on the machine that O(location) says. It must not exist. It gets mode C(0600), and its usual
-        extension is V(.zst).
+      - File to write, on the machine that O(location) says. It must not exist, and its directory must. Its
+        mode is C(0600).
+      - The name should end in V(.zst), by which M(papermerge.backup.database_restore) knows a compressed dump.
     type: str
     required: true
   copy_dir:
@@ -64,17 +66,27 @@ dest:
   returned: success
   type: str
   sample: /srv/backups/paperhost.sqlite3.zst
+compressed:
+  description: Whether the file is compressed. It is not with O(location=host) on a host without the C(zstd) program.
+  returned: success, not in check mode
+  type: bool
+  sample: true
 size:
   description: Size of the file in bytes.
   returned: success, not in check mode
   type: int
   sample: 3145728
+sha256:
+  description: SHA-256 of the file, 64 hexadecimal digits.
+  returned: success, not in check mode
+  type: str
+  sample: 8d2c1e1b5d7b4f0c9a3e6f8071625344d5e6f708192a3b4c5d6e7f8091a2b3c4
 plain_size:
   description: Size of the uncompressed dump in bytes.
   returned: success, not in check mode
   type: int
   sample: 11534336
-sha256:
+plain_sha256:
   description: SHA-256 of the uncompressed dump, 64 hexadecimal digits.
   returned: success, not in check mode
   type: str
@@ -99,11 +111,18 @@ locked_seconds:
   returned: success, not in check mode
   type: float
   sample: 0.0
-seconds:
-  description: Duration in seconds.
+journal_mode:
+  description: Journal mode of the SQLite database, for example V(delete) or V(wal).
   returned: success, not in check mode
-  type: float
-  sample: 1.204
+  type: str
+  sample: wal
+plan:
+  description:
+    - The instance as it was found, with all keys of RV(papermerge.backup.instance_info#module:instance), and C(host)
+      as in RV(papermerge.backup.snapshot_create#module:plan.host).
+  returned: in check mode
+  type: dict
+  sample: {version: 2.0.2, media_root: /srv/papermerge/media, database_path: /srv/papermerge/db.sqlite3}
 rows:
   description: What M(papermerge.backup.summary) shows of this result.
   returned: always
@@ -120,5 +139,5 @@ msg:
   returned: on failure
   type: str
   sample: >-
-    /srv/backups/paperhost.sqlite3.zst exists
+    /srv/backups/paperhost.sqlite3.zst exists already; name another dest
 """

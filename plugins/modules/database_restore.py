@@ -11,7 +11,8 @@ version_added: 0.1.0
 description:
   - Restores what M(papermerge.backup.database_dump) has written to a host on which Papermerge's database is absent or
     empty. Anything else is refused.
-  - The dump is unpacked beside the database's place, checked, and put in place at the end.
+  - The dump is unpacked beside the database's place, checked, and put in place at the end. A new database file has
+    mode C(0600). It may have to be given to the user that Papermerge runs as.
   - Papermerge and its workers must not run on the target meanwhile.
 extends_documentation_fragment:
   - papermerge.backup.attributes
@@ -23,16 +24,19 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Looks at O(src) and at the target.
+    details: Looks at the target, and whether O(src) is there with O(location=controller).
 options:
   src:
-    description: The dump, a file compressed with zstd, on the machine that O(location) says.
+    description:
+      - The dump, on the machine that O(location) says. A name that ends in V(.zst) means that it is compressed with
+        zstd, any other one that it is the plain database.
     type: str
     required: true
   sha256:
     description:
       - SHA-256 that the uncompressed dump must have, 64 hexadecimal digits, as
-        RV(papermerge.backup.database_dump#module:sha256) says it. Nothing is put in place when it has another.
+        RV(papermerge.backup.database_dump#module:plain_sha256)
+        says it. Nothing is put in place when it has another.
       - The default is not to compare.
     type: str
 seealso:
@@ -62,21 +66,30 @@ database_path:
   returned: success
   type: str
   sample: /srv/papermerge/db.sqlite3
+plain_size:
+  description: Size of the restored database in bytes.
+  returned: success, not in check mode
+  type: int
+  sample: 11534336
+plain_sha256:
+  description: SHA-256 of the restored database, 64 hexadecimal digits.
+  returned: success, not in check mode
+  type: str
+  sample: 5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef
 row_counts:
-  description: Number of rows in each table of the restored database.
+  description:
+    - Number of rows in each table of the restored database. Empty when the target does not tell the version of
+      Papermerge.
   returned: success, not in check mode
   type: dict
   sample: {core_document: 1204, core_page: 5310, core_user: 4}
 schema_marker:
-  description: Newest migration of the database that belongs to Papermerge.
+  description:
+    - Newest migration of the database that belongs to Papermerge. Empty when the target does not tell the version of
+      Papermerge.
   returned: success, not in check mode
   type: str
   sample: 0039_auto_20210216_1014
-seconds:
-  description: Duration in seconds.
-  returned: success, not in check mode
-  type: float
-  sample: 1.204
 rows:
   description: What M(papermerge.backup.summary) shows of this result.
   returned: always
@@ -93,5 +106,5 @@ msg:
   returned: on failure
   type: str
   sample: >-
-    database /srv/papermerge/db.sqlite3 is not empty
+    database /srv/papermerge/db.sqlite3 is not empty; a restore goes onto a target that is empty
 """

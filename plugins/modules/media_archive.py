@@ -12,7 +12,8 @@ description:
   - Writes the media files of a Papermerge to a new directory on the controller or on the host, as parts (tar archives
     compressed with zstd) with their commit records, and an index. This is how snapshots hold media, too, and
     C(docs/snapshot-format.md) in the collection describes it.
-  - Files are not compared with the database. For media that is proved to be whole use
+  - A file that cannot be read or that does not stop changing is an error, and no archive is left then. Files are not
+    compared with the database. For media that is proved to be whole use
     M(papermerge.backup.snapshot_create).
 extends_documentation_fragment:
   - papermerge.backup.attributes
@@ -25,13 +26,14 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Discovers the instance, counts its media files, and looks at O(dest).
+    details: Returns RV(plan). The media files are counted.
 options:
   dest:
     description:
       - Directory to write, on the machine that O(location) says. It must not exist or be empty. It gets mode C(0700),
         files in it C(0600).
-      - It then holds C(index.jsonl.zst), and for each part C(ID.tar.zst) and C(ID.json.zst).
+      - It then holds C(index.jsonl.zst), for each part C(ID.tar.zst) and its commit record C(ID.json.zst), and
+        C(archive.json), which is written last. Without it there is no archive.
     type: str
     required: true
 seealso:
@@ -63,7 +65,7 @@ dest:
   sample: /srv/backups/paperhost-media
 media_root:
   description: The media directory that was archived.
-  returned: success
+  returned: success, not in check mode
   type: str
   sample: /srv/papermerge/media
 files:
@@ -82,15 +84,17 @@ parts:
   type: int
   sample: 3
 stored_bytes:
-  description: Size of everything written, in bytes.
+  description: Size of the parts, their records and the index, in bytes.
   returned: success, not in check mode
   type: int
   sample: 1932735283
-seconds:
-  description: Duration in seconds.
-  returned: success, not in check mode
-  type: float
-  sample: 41.8
+plan:
+  description:
+    - The instance as it was found, with all keys of RV(papermerge.backup.instance_info#module:instance), and C(host)
+      as in RV(papermerge.backup.snapshot_create#module:plan.host).
+  returned: in check mode
+  type: dict
+  sample: {version: 2.0.2, media_root: /srv/papermerge/media, database_path: /srv/papermerge/db.sqlite3}
 rows:
   description: What M(papermerge.backup.summary) shows of this result.
   returned: always

@@ -13,7 +13,9 @@ description:
     empty. Anything else is refused.
   - Only regular files that the index names are written, with the SHA-256 that it says, no link is followed, and
     nothing is written outside of the media directory.
-  - The archive is unpacked beside the media directory and put in place at the end.
+  - Every stored byte of the archive is verified first. It is then unpacked beside the media directory and put in
+    place at the end. The target's Papermerge must have the version that the archive was made of, or not be installed
+    yet.
   - Papermerge and its workers must not run on the target meanwhile.
 extends_documentation_fragment:
   - papermerge.backup.attributes
@@ -25,11 +27,11 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Looks at O(src) and at the target.
+    details: Verifies the archive and looks at the target.
 options:
   src:
     description:
-      - The archive, a directory with C(index.jsonl.zst) and the parts that it names, on the machine that O(location)
+      - The archive, a directory with C(archive.json) and all that it names, on the machine that O(location)
         says.
     type: str
     required: true
@@ -60,8 +62,8 @@ media_root:
   type: str
   sample: /srv/papermerge/media
 files:
-  description: Number of media files restored.
-  returned: success, not in check mode
+  description: Number of media files restored, in check mode of those in the archive.
+  returned: success
   type: int
   sample: 30871
 media_bytes:
@@ -69,16 +71,6 @@ media_bytes:
   returned: success, not in check mode
   type: int
   sample: 2147483648
-owners_kept:
-  description: Whether files belong to the owners they had, which takes the user V(root) on the target.
-  returned: success, not in check mode
-  type: bool
-  sample: true
-seconds:
-  description: Duration in seconds.
-  returned: success, not in check mode
-  type: float
-  sample: 48.1
 rows:
   description: What M(papermerge.backup.summary) shows of this result.
   returned: always
@@ -95,5 +87,5 @@ msg:
   returned: on failure
   type: str
   sample: >-
-    media directory /srv/papermerge/media is not empty: it holds 'docs'
+    media directory /srv/papermerge/media is not empty: it holds 'docs'; a restore goes onto a target that is empty
 """

@@ -82,7 +82,7 @@ snapshots:
     - The snapshots that were verified, and an entry for each instance without the snapshot asked for. Beside the keys
       below each has those of RV(papermerge.backup.snapshot_create#module:snapshot), or the few that
       M(papermerge.backup.snapshot_info) returns of a damaged one.
-  returned: when the repositories hold snapshots, also on failure
+  returned: success, and when a snapshot did not verify
   type: list
   elements: dict
   contains:

@@ -25,14 +25,14 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import
 from ansible_collections.papermerge.backup.plugins.plugin_utils.listing import list_snapshots, verify_snapshots
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, Repository
 from tests.support.instances import VERSION, MadeInstance
-from tests.support.snapshots import put_back, quiet, take
+from tests.support.snapshots import quiet, take
 
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTION = "papermerge.backup."
 SPECS: dict[str, Mapping[str, Mapping[str, Any]]] = {**ARGUMENTS, "instance_info": instance_info.ARGUMENTS}
 MODULES = sorted(SPECS)
-#: Keys that every result has or may have, and Ansible's own.
-COMMON_RETURN = {"changed", "rows", "error", "msg"}
+#: What Ansible itself puts into results.
+ANSIBLE_RETURN = {"changed", "failed"}
 
 
 def names_in(directory: str) -> set[str]:
@@ -196,7 +196,58 @@ class TestReturnedKeysAreDocumented:
         contains = documented()["snapshot_info"]["return"]["snapshots"]["contains"]["verified"]["contains"]
         assert set(verified) == set(contains)
 
-    def test_of_a_restore(self, disk: Path) -> None:
-        take(self.instance, self.place)
-        result = put_back(self.place, disk / "target" / "media", disk / "target" / "db.sqlite3")
-        assert set(result) == set(documented()["snapshot_restore"]["return"]) - COMMON_RETURN
+    def test_of_every_module_with_and_without_check_mode(self, disk: Path) -> None:
+        results = run_every_module(self.instance, disk)
+        assert {key.split()[0] for key in results} == set(MODULES)
+        for key, result in results.items():
+            module, _space, check = key.partition(" ")
+            expected = {name for name, value in documented()[module]["return"].items() if applies(value, bool(check))}
+            assert set(result) - ANSIBLE_RETURN == expected, key
+
+
+def applies(value: Mapping[str, Any], check: bool) -> bool:
+    """Tell whether a successful result has a documented key."""
+    text = value["returned"]
+    if "on failure" in text and "success" not in text:
+        return False
+    return not ("not in check mode" in text and check) and (check or text != "in check mode")
+
+
+def run_every_module(instance: MadeInstance, disk: Path) -> dict[str, dict[str, Any]]:
+    """Run each module on an instance, first in check mode, and return the results by name and mode."""
+    found = {"media_root": str(instance.media), "database_url": instance.database_url, "app_version": VERSION}
+    repository = {"repository": str(disk / "repository")}
+    table = {"title": "Rows", "columns": ["host"], "results": [{"host": "here"}], "hosts": ["here"]}
+
+    def target(name: str) -> dict[str, str]:
+        place = disk / name
+        return {**found, "media_root": str(place / "media"), "database_url": f"sqlite:///{place / 'db.sqlite3'}"}
+
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("instance_info", found),
+        ("snapshot_create", {**found, **repository}),
+        ("snapshot_info", repository),
+        ("snapshot_verify", {**repository, "level": "deep"}),
+        ("snapshot_restore", {**repository, **target("restored")}),
+        ("database_dump", {**found, "dest": str(disk / "dump.zst")}),
+        ("database_restore", {**target("database"), "src": str(disk / "dump.zst")}),
+        ("media_archive", {**found, "dest": str(disk / "archive")}),
+        ("media_restore", {**target("media"), "src": str(disk / "archive")}),
+        ("summary", table),
+    ]
+    tasks: list[dict[str, Any]] = []
+    names: dict[str, str] = {}
+    for module, arguments in steps:
+        for check in (True, False):
+            variable = f"result_{len(names)}"
+            names[f"{module} check" if check else module] = variable
+            tasks.append({COLLECTION + module: arguments, "check_mode": check, "register": variable})
+    content = "{{ {" + ", ".join(f"'{name}': {variable}" for name, variable in names.items()) + "} | to_json }}"
+    tasks.append({"ansible.builtin.copy": {"content": content, "dest": str(disk / "results.json"), "mode": "0600"}})
+    variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    playbook = disk / "every.yml"
+    play = {"hosts": "here", "gather_facts": False, "vars": variables, "tasks": tasks}
+    playbook.write_text(yaml.safe_dump([play]), "utf-8")
+    run("ansible-playbook", "--inventory", "here,", str(playbook))
+    results: dict[str, dict[str, Any]] = json.loads((disk / "results.json").read_text("utf-8"))
+    return results
