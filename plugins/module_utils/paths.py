@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
+from functools import lru_cache
 from typing import Any, Dict, Mapping
 
 from .errors import DamageError
@@ -22,6 +24,20 @@ def path_fields(path: bytes) -> Dict[str, str]:
         return {"path": path.decode("utf-8")}
     except UnicodeDecodeError:
         return {"path_base64": base64.b64encode(path).decode("ascii")}
+
+
+def path_json(path: bytes) -> str:
+    """Return :func:`path_fields` as the beginning of a JSON object's text, without braces. Quicker than json.dumps."""
+    try:
+        return '"path":' + json.dumps(path.decode("utf-8"))
+    except UnicodeDecodeError:
+        return '"path_base64":"' + base64.b64encode(path).decode("ascii") + '"'
+
+
+@lru_cache(maxsize=256)
+def name_json(name: str) -> str:
+    """Return the name of an owner or group as JSON text."""
+    return json.dumps(name)
 
 
 def path_of(fields: Mapping[str, Any]) -> bytes:

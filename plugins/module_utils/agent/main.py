@@ -64,7 +64,11 @@ class Channel:
 
     def records(self, rows: Iterable[Dict[str, Any]]) -> None:
         """Send records in batches."""
-        for batch in protocol.batches(protocol.record(row) for row in rows):
+        self.lines(protocol.record(row) for row in rows)
+
+    def lines(self, lines: Iterable[bytes]) -> None:
+        """Send records that are JSON lines already, in batches."""
+        for batch in protocol.batches(lines):
             self._writer.send(protocol.RECORDS, batch)
 
     def event(self, value: Dict[str, Any]) -> None:

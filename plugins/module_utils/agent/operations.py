@@ -130,16 +130,16 @@ def scan_media(channel: Channel, arguments: Arguments) -> Result:
         scanner = Scanner(root, _names(arguments["excluded"]))
         files = size = 0
 
-        def rows() -> Iterator[Dict[str, Any]]:
+        def rows() -> Iterator[bytes]:
             nonlocal files, size
             for found in scanner.files():
                 files += 1
                 size += found.size
-                yield found.as_record()
+                yield found.as_line()
                 if not files % 4096:
                     channel.progress(files, 0)
 
-        channel.records(rows())
+        channel.lines(rows())
         return {
             "files": files,
             "size": size,
@@ -165,15 +165,15 @@ def archive_media(channel: Channel, arguments: Arguments) -> Result:
             archiver = Archiver(root, frames.write, frames.end, arguments["frame_bytes"])
             members = done = 0
 
-            def rows() -> Iterator[Dict[str, Any]]:
+            def rows() -> Iterator[bytes]:
                 nonlocal members, done
                 for found in archiver.archive(paths):
                     members += in_tar(found)
                     done += found.size
-                    yield found.as_record()
+                    yield found.as_line()
                     channel.progress(done, arguments["size"])
 
-            channel.records(rows())
+            channel.lines(rows())
             stored = {"size": file.size, "sha256": file.finish()} if file is not None else None
         return {"members": members, "tar_size": archiver.tar_size, "stored": stored}
     finally:

@@ -12,11 +12,11 @@ import pwd
 import stat
 import time
 from functools import lru_cache
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple
 
 from ..durable import PIECE
 from ..errors import MediaError, describe_os_error
-from ..paths import path_fields, path_of
+from ..paths import name_json, path_json, path_of
 from .root import MediaRoot
 from .tar import END_OF_ARCHIVE, member_header, padding, tar_bytes
 
@@ -47,16 +47,29 @@ class ArchivedFile(NamedTuple):
     group: str = ""
     sha256: str = ""
 
-    def as_record(self) -> Dict[str, object]:
-        values = self._asdict()
-        del values["path"]
-        return {**path_fields(self.path), **values}
+    def as_line(self) -> bytes:
+        """Return what became of the file as a record."""
+        text = _LINE % (
+            path_json(self.path),
+            self.state,
+            name_json(self.reason),
+            *self[3:12],
+            name_json(self.owner),
+            name_json(self.group),
+            self.sha256,
+        )
+        return text.encode("ascii")
 
 
-def archived_file(fields: Dict[str, object]) -> ArchivedFile:
-    """Read what :meth:`ArchivedFile.as_record` wrote."""
-    values = {name: fields[name] for name in ArchivedFile._fields if name != "path"}
-    return ArchivedFile(path=path_of(fields), **values)  # type: ignore[arg-type]
+_LINE = (
+    '{%s,"state":"%s","reason":%s,"frame":%d,"size":%d,"mode":%d,"mtime_ns":%d,"ctime_ns":%d,"device":%d,"inode":%d,'
+    '"uid":%d,"gid":%d,"owner":%s,"group":%s,"sha256":"%s"}\n'
+)
+
+
+def archived_file(fields: Dict[str, Any]) -> ArchivedFile:
+    """Read what :meth:`ArchivedFile.as_line` wrote."""
+    return ArchivedFile(path_of(fields), *(fields[name] for name in ArchivedFile._fields[1:]))
 
 
 @lru_cache(maxsize=256)

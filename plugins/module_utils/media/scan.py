@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..errors import MediaError, describe_os_error
-from ..paths import path_fields, path_of, shown
+from ..paths import path_json, path_of, shown
 from .root import MediaRoot
 
 #: Names of this collection's own files on a host; what begins so is never part of a snapshot.
@@ -27,21 +27,20 @@ class ScannedFile(NamedTuple):
     device: int
     inode: int
 
-    def as_record(self) -> Dict[str, object]:
-        return {
-            **path_fields(self.path),
-            "size": self.size,
-            "mtime_ns": self.mtime_ns,
-            "ctime_ns": self.ctime_ns,
-            "device": self.device,
-            "inode": self.inode,
-        }
+    def as_line(self) -> bytes:
+        """Return the file as a record."""
+        text = '{%s,"size":%d,"mtime_ns":%d,"ctime_ns":%d,"device":%d,"inode":%d}\n' % (
+            path_json(self.path),
+            *self[1:],
+        )
+        return text.encode("ascii")
 
 
-def scanned_file(fields: Dict[str, object]) -> ScannedFile:
-    """Read what :meth:`ScannedFile.as_record` wrote."""
-    numbers = [int(str(fields[name])) for name in ("size", "mtime_ns", "ctime_ns", "device", "inode")]
-    return ScannedFile(path_of(fields), *numbers)
+def scanned_file(fields: Dict[str, Any]) -> ScannedFile:
+    """Read what :meth:`ScannedFile.as_line` wrote."""
+    return ScannedFile(
+        path_of(fields), fields["size"], fields["mtime_ns"], fields["ctime_ns"], fields["device"], fields["inode"]
+    )
 
 
 class Scanner:

@@ -8,6 +8,7 @@ Format: IEEE Std 1003.1-2017, pax, "ustar Interchange Format" and "pax Extended 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ..errors import DamageError
@@ -37,40 +38,23 @@ def tar_bytes(header: bytes, size: int) -> int:
     return len(header) + size + padding(size)
 
 
-def _octal(value: int, width: int) -> bytes:
-    return b"%0*o\0" % (width - 1, value)
+@lru_cache(maxsize=256)
+def _owner_fields(mode: int, uid: int, gid: int) -> bytes:
+    return b"%07o\0%07o\0%07o\0" % (mode & 0o7777, uid, gid)
 
 
-def _ustar(
-    name: bytes,
-    prefix: bytes,
-    mode: int,
-    ids: Tuple[int, int],
-    size: int,
-    mtime: int,
-    kind: bytes,
-    names: Tuple[bytes, bytes],
-) -> bytes:
-    fields = [
-        name.ljust(100, b"\0"),
-        _octal(mode & 0o7777, 8),
-        _octal(ids[0], 8),
-        _octal(ids[1], 8),
-        _octal(size, 12),
-        _octal(mtime, 12),
-        b"        ",
-        kind,
-        bytes(100),
-        b"ustar\x0000",
-        names[0][:31].ljust(32, b"\0"),
-        names[1][:31].ljust(32, b"\0"),
-        _octal(0, 8),
-        _octal(0, 8),
-        prefix.ljust(155, b"\0"),
-        bytes(12),
-    ]
-    block = b"".join(fields)
-    return b"%b%06o\0 %b" % (block[:148], sum(block), block[156:])
+@lru_cache(maxsize=256)
+def _name_fields(owner: str, group: str) -> bytes:
+    names = [name.encode("utf-8", "replace")[:31].ljust(32, b"\0") for name in (owner, group)]
+    return bytes(100) + b"ustar\x0000" + b"".join(names) + b"%07o\0%07o\0" % (0, 0)
+
+
+def _ustar(name: bytes, prefix: bytes, owner: bytes, size: int, mtime: int, kind: bytes, names: bytes) -> bytes:
+    """Return one block. ``owner`` and ``names`` come from the two functions above, since many files share them."""
+    head = b"%b%b%011o\0%011o\0" % (name.ljust(100, b"\0"), owner, size, mtime)
+    tail = b"%b%b%b" % (kind, names, prefix.ljust(167, b"\0"))
+    # The checksum is that of the block with eight spaces in its own place.
+    return b"%b%06o\0 %b" % (head, sum(head) + sum(tail) + 8 * 32, tail)
 
 
 def _pax_record(key: bytes, value: bytes) -> bytes:
@@ -114,25 +98,30 @@ def member_header(
             extended.append(_pax_record(b"hdrcharset", b"BINARY"))
         extended.append(_pax_record(b"path", path))
         split = b"", path[-100:]
-    values: Dict[bytes, Tuple[int, int]] = {
-        b"size": (size, MAX_OCTAL_11),
-        b"mtime": (mtime, MAX_OCTAL_11),
-        b"uid": (uid, MAX_OCTAL_7),
-        b"gid": (gid, MAX_OCTAL_7),
-    }
-    for key, (value, limit) in values.items():
-        if not 0 <= value <= limit:
-            extended.append(_pax_record(key, b"%d" % value))
-    fitting = {key: value if 0 <= value <= limit else 0 for key, (value, limit) in values.items()}
-    names = owner.encode("utf-8", "replace"), group.encode("utf-8", "replace")
-    header = _ustar(
-        split[1], split[0], mode, (fitting[b"uid"], fitting[b"gid"]), fitting[b"size"], fitting[b"mtime"], b"0", names
-    )
+    if not (0 <= size <= MAX_OCTAL_11 and 0 <= mtime <= MAX_OCTAL_11 and max(uid, gid) <= MAX_OCTAL_7):
+        size, mtime, uid, gid = _extend(extended, size, mtime, uid, gid)
+    header = _ustar(split[1], split[0], _owner_fields(mode, uid, gid), size, mtime, b"0", _name_fields(owner, group))
     if not extended:
         return header
     body = b"".join(extended)
-    pax = _ustar(b"././@PaxHeader", b"", 0o600, (0, 0), len(body), 0, b"x", (b"", b""))
+    pax = _ustar(b"././@PaxHeader", b"", _owner_fields(0o600, 0, 0), len(body), 0, b"x", _name_fields("", ""))
     return pax + body + bytes(padding(len(body))) + header
+
+
+def _extend(extended: List[bytes], size: int, mtime: int, uid: int, gid: int) -> Tuple[int, int, int, int]:
+    """Put values that do not fit a block into the extended header; returns what the block gets instead."""
+    fitting = []
+    for key, value, limit in (
+        (b"size", size, MAX_OCTAL_11),
+        (b"mtime", mtime, MAX_OCTAL_11),
+        (b"uid", uid, MAX_OCTAL_7),
+        (b"gid", gid, MAX_OCTAL_7),
+    ):
+        fits = 0 <= value <= limit
+        if not fits:
+            extended.append(_pax_record(key, b"%d" % value))
+        fitting.append(value if fits else 0)
+    return fitting[0], fitting[1], fitting[2], fitting[3]
 
 
 class TarReader:
@@ -210,10 +199,11 @@ class TarReader:
 
     @staticmethod
     def _number(field: bytes) -> int:
-        try:
-            return int(field.rstrip(b"\0 ") or b"0", 8)
-        except ValueError:
-            raise DamageError("the archive has a header with a field that is not a number") from None
+        digits = field.rstrip(b"\0 ") or b"0"
+        # int() would take a sign, too: a negative size would give back what was used of the budget.
+        if not set(digits) <= set(b"01234567"):
+            raise DamageError("the archive has a header with a field that is not a number")
+        return int(digits, 8)
 
     @staticmethod
     def _decimal(value: bytes) -> int:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Dict, Iterable, Iterator, Optional
 
 from ..errors import DamageError
-from ..paths import is_safe_member, path_fields, path_of, shown
+from ..paths import is_safe_member, name_json, path_json, path_of, shown
 
 PART_ID = re.compile(r"[0-9a-f]{32}\Z")
 SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -39,11 +39,28 @@ class IndexEntry:
 
     def encode(self) -> bytes:
         """Return the entry as a line with its newline."""
-        values = asdict(self)
-        del values["path"]
-        return json.dumps({**path_fields(self.path), **values}, separators=(",", ":")).encode("ascii") + b"\n"
+        text = _LINE % (
+            path_json(self.path),
+            self.size,
+            self.mode,
+            self.mtime_ns,
+            self.ctime_ns,
+            self.device,
+            self.inode,
+            self.uid,
+            self.gid,
+            name_json(self.owner),
+            name_json(self.group),
+            self.sha256,
+            self.part,
+        )
+        return text.encode("ascii")
 
 
+_LINE = (
+    '{%s,"size":%d,"mode":%d,"mtime_ns":%d,"ctime_ns":%d,"device":%d,"inode":%d,"uid":%d,"gid":%d,'
+    '"owner":%s,"group":%s,"sha256":"%s","part":"%s"}\n'
+)
 _NUMBERS = ("size", "mode", "mtime_ns", "ctime_ns", "device", "inode", "uid", "gid")
 _UNSIGNED = ("size", "mode", "uid", "gid")
 _TEXTS = ("owner", "group", "sha256", "part")
@@ -74,7 +91,7 @@ def decode_entry(line: bytes) -> IndexEntry:
 def _object(line: bytes) -> Dict[str, Any]:
     try:
         fields = json.loads(line.decode("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
         raise DamageError("an index line is not a JSON object: {0!r}".format(line[:200]))

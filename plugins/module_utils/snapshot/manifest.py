@@ -148,7 +148,7 @@ def decode_manifest(text: bytes) -> Manifest:
     """Read a manifest. Raises DamageError or UnsupportedError."""
     try:
         fields = json.loads(text.decode("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
         raise DamageError("the manifest is not a JSON object")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List
 
 from ..errors import DamageError
-from ..paths import is_safe_member, path_fields, path_of, shown
+from ..paths import is_safe_member, path_json, path_of, shown
 from .index import PART_ID, SHA256
 
 FORMAT = 1
@@ -53,10 +53,8 @@ class PartRecord:
             "tar_size": self.tar_size,
         }
         rows = ",\n".join(
-            json.dumps(
-                {**path_fields(member.path), "size": member.size, "sha256": member.sha256, "offset": member.offset},
-                separators=(",", ":"),
-            )
+            '{%s,"size":%d,"sha256":"%s","offset":%d}'
+            % (path_json(member.path), member.size, member.sha256, member.offset)
             for member in self.members
         )
         return (json.dumps(head)[:-1] + ', "members": [\n' + rows + "\n]}\n").encode("ascii")
@@ -80,7 +78,7 @@ def decode_record(text: bytes) -> PartRecord:
     """Read a commit record. Raises DamageError for anything but a record of this format."""
     try:
         fields = json.loads(text.decode("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict) or fields.get("format") != FORMAT or not isinstance(fields.get("members"), list):
         raise DamageError("a part's record is not one of format {0}".format(FORMAT))
