@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Snapshots of made instances through a real agent in a child process."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.papermerge.backup.plugins.plugin_utils.create import CreateRequest, create_snapshot
+from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
+from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, Repository
+from ansible_collections.papermerge.backup.plugins.plugin_utils.restore import RestoreRequest, restore_snapshot
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import agent_command
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.streamed import StreamedSession
+from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import Verification, scratch_directory
+from tests.support.instances import VERSION, MadeInstance
+
+
+def quiet() -> Progress:
+    return Progress("here", lambda _line: None)
+
+
+def local_agent(interpreter: str | None = None, before: str = "") -> StreamedSession:
+    """Start an agent in a child process. ``before``: what a login shell does first."""
+    return StreamedSession(["/bin/sh", "-c", before + agent_command(interpreter or sys.executable)], "here")
+
+
+class NoAgent(Session):
+    """A session that must not be used."""
+
+    def call(self, call: Call, handlers: Handlers | None = None) -> dict[str, Any]:
+        raise AssertionError(f"the agent was asked for {call.operation}")
+
+    def close(self) -> None:
+        return
+
+
+class WatchedSession(Session):
+    """Passes calls on and keeps them; ``before`` sees each call first and may break something."""
+
+    def __init__(self, session: Session, before: Any = lambda _call: None) -> None:
+        self._session = session
+        self._before = before
+        self.calls: list[Call] = []
+
+    def call(self, call: Call, handlers: Handlers | None = None) -> dict[str, Any]:
+        self.calls.append(call)
+        self._before(call)
+        return self._session.call(call, handlers)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def arguments(self, operation: str) -> list[dict[str, Any]]:
+        return [call.arguments for call in self.calls if call.operation == operation]
+
+
+def place_in(repository: Path, name: str = "one") -> InstanceDirectory:
+    return Repository(str(repository)).instance(name)
+
+
+def take(
+    instance: MadeInstance, place: InstanceDirectory, session: Session | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Create a snapshot of an instance whose settings are all given by hand."""
+    request = CreateRequest(
+        host="here",
+        instance=place.name,
+        media_root=str(instance.media),
+        database_url=instance.database_url,
+        app_version=VERSION,
+        collection_version="0.0.0",
+    )
+    for name, value in settings.items():
+        setattr(request, name, value)
+    if session is not None:
+        return create_snapshot(session, place, request, quiet())
+    with local_agent() as own:
+        return create_snapshot(own, place, request, quiet())
+
+
+def put_back(
+    place: InstanceDirectory,
+    media: Path,
+    database: Path,
+    session: Session | None = None,
+    snapshot: str = "latest",
+    check_only: bool = False,
+) -> dict[str, Any]:
+    """Restore a snapshot to a media directory and a database of one's own."""
+    request = RestoreRequest(
+        snapshot=snapshot, media_root=str(media), database_url=f"sqlite:///{database}", app_version=VERSION
+    )
+    if session is not None:
+        return restore_snapshot(session, place, request, quiet(), check_only)
+    with local_agent() as own:
+        return restore_snapshot(own, place, request, quiet(), check_only)
+
+
+def verify(place: InstanceDirectory, level: str, wanted: str = "latest") -> dict[str, Any]:
+    """Verify one snapshot. Raises what the verification raises."""
+    with scratch_directory() as scratch:
+        return Verification(place, place.select(wanted), quiet(), scratch).verify(level)
+
+
+def interpreter_without(program: str, directory: Path, python: str = sys.executable) -> str:
+    """Return a Python that finds a program nowhere, as on a host that lacks it."""
+    prelude = (
+        "import shutil as _s;_which=_s.which;"
+        f"_s.which=lambda name,*a,**k:None if name=={program!r} else _which(name,*a,**k);"
+    )
+    path = directory / f"python-without-{program}"
+    path.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(python)} "$1" "$2" "$3" {shlex.quote(prelude)}"$4"\n', encoding="utf-8"
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+def open_files_of(pid: int) -> list[str]:
+    """Return where the open descriptors of a process lead."""
+    home = f"/proc/{pid}/fd"
+    found = []
+    for name in os.listdir(home):
+        try:
+            found.append(os.readlink(os.path.join(home, name)))
+        except OSError:
+            continue
+    return found
