@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.plugin_utils.action import BackupAction
-from ansible_collections.papermerge.backup.plugins.plugin_utils.archives import archive_media
+from ansible_collections.papermerge.backup.plugins.plugin_utils.archives import archive_media, free_directory
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import scratch_directory
 
 
@@ -19,6 +19,8 @@ class ActionModule(BackupAction):
     def act(self) -> dict[str, Any]:
         arguments = self.arguments
         settings = self.discovery()
+        if arguments["location"] == "controller":
+            free_directory(arguments["dest"])
         with scratch_directory() as scratch, self.session(self.host) as session:
             if self.check_mode:
                 return {"changed": True, "dest": arguments["dest"], "plan": self.describe(session, settings)}

@@ -12,7 +12,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.create import (
     create_snapshot,
     plan_snapshot,
 )
-from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import snapshot_row
+from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import plan_row, snapshot_row
 
 
 class ActionModule(BackupAction):
@@ -48,4 +48,5 @@ class ActionModule(BackupAction):
             return {"changed": True, "snapshot": create_snapshot(session, place, request, self.progress)}
 
     def row(self, result: dict[str, Any]) -> dict[str, Any]:
-        return snapshot_row(result.get("snapshot") or {})
+        plan = result.get("plan")
+        return plan_row(plan) if plan else snapshot_row(result.get("snapshot") or {})

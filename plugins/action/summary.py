@@ -28,5 +28,10 @@ class ActionModule(BackupAction):
             display.display(line)
         for row in rows:
             if row.get("msg"):
-                display.display("{}: {}".format(row.get("host"), row["msg"]))
+                # Errors of a connection name their host already.
+                name = f"{row.get('host')}: "
+                display.display(name + str(row["msg"]).removeprefix(name))
         return {"changed": False, "rows": rows}
+
+    def rows(self, result: dict[str, Any]) -> list[dict[str, Any]]:
+        return super().rows(result) if result.get("failed") else list(result["rows"])

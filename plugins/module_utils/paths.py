@@ -57,6 +57,15 @@ def path_of(fields: Mapping[str, Any]) -> bytes:
     raise DamageError("a record has neither path nor path_base64")
 
 
+def is_text(value: str) -> bool:
+    """Tell whether a text is Unicode, without the surrogates by which Python smuggles other bytes."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def shown(path: bytes) -> str:
     """Return a path for messages: readable, on one line."""
     text = path.decode("utf-8", "backslashreplace")

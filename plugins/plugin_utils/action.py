@@ -124,7 +124,7 @@ class BackupAction(ActionBase):
         settings.update(
             media_allowed_roots=self.arguments.get("media_allowed_roots", []),
             derived=self.arguments.get("derived", True),
-            accept_missing=True,
+            accept_missing=False,
             sizes=False,
         )
         return {**settings, **more}

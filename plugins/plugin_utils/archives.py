@@ -94,13 +94,14 @@ def send_file(session: Session, path: Path, host_path: str) -> None:
     session.call(Call("write_file", {"host_path": host_path}, data=read_stored(path)))
 
 
-def _free_directory(dest: str) -> Path:
+def free_directory(dest: str) -> Path:
+    """Return a directory on the controller that is absent or empty. Raises SettingError."""
     path = Path(os.path.abspath(os.path.expanduser(dest)))
     with storage_errors(path):
-        if not path.exists():
-            make_private_directory(path)
-        elif not path.is_dir() or any(path.iterdir()):
+        if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
             raise SettingError(f"{path} is not an empty directory; name another dest")
+        if not path.parent.is_dir():
+            raise SettingError(f"directory {path.parent} does not exist on the controller")
     return path
 
 
@@ -123,7 +124,10 @@ def archive_media(
         session.call(Call("make_directory", {"path": dest}))
         place = scratch
     else:
-        place = _free_directory(dest)
+        place = free_directory(dest)
+        with storage_errors(place):
+            if not place.exists():
+                make_private_directory(place)
     try:
         return _archive(session, settings, found, dest, on_host, place, scratch, progress)
     except BaseException:

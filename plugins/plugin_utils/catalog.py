@@ -16,10 +16,11 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part im
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import FileState
 
 _SCHEMA = """
-create table file (path blob primary key, size integer, mode integer, mtime_ns integer, ctime_ns integer,
-                   device integer, inode integer, uid integer, gid integer, owner text, grp text, sha256 text,
+create table file (path blob primary key, size integer, mode integer, mtime_ns, ctime_ns, device, inode, uid integer, gid integer, owner text, grp text, sha256 text,
                    part text, state text, reason text) without rowid;
 create table expected (path blob, row text, key text);
+create index expected_path on expected (path);
+create index expected_path on expected (path);
 create table directory (path blob primary key) without rowid;
 create table held (path blob primary key) without rowid;
 """
@@ -155,12 +156,9 @@ class Catalog:
         """Mark files in a state as unread again. Returns how many."""
         return self._db.execute(f"update file set state = '{SCANNED}' where state = ?", (state,)).rowcount
 
-    def mark_scanned(self, paths: Iterable[bytes]) -> None:
-        """Take files that have appeared since the scan."""
-        self._db.executemany(
-            f"insert or replace into file (path, size, state) values (?, 0, '{SCANNED}')",
-            ((path,) for path in paths),
-        )
+    def mark_scanned(self, files: Iterable[tuple[bytes, int]]) -> None:
+        """Take files (path, size in bytes) that have appeared since the scan."""
+        self._db.executemany(f"insert or replace into file (path, size, state) values (?, ?, '{SCANNED}')", files)
 
     def mark_deleted(self, paths: Iterable[bytes]) -> None:
         """Note that the rows that expect these files are gone."""
@@ -181,15 +179,14 @@ class Catalog:
         """Make :meth:`entries` of one part quick."""
         self._db.execute("create index file_part on file (part, path)")
 
-    def unproved(self) -> list[tuple[bytes, str]]:
-        """Return the expected files that are in no part: (path, key of the row)."""
-        return [
-            (path, key)
-            for path, key in self._db.execute(
-                "select e.path, e.key from expected e left join file f on f.path = e.path"
-                f" where f.part is null and coalesce(f.state, '') <> '{ROW_DELETED}' order by e.path"
-            )
-        ]
+    def unproved(self, after: bytes, limit: int) -> list[tuple[bytes, str]]:
+        """Return the next expected files behind a path that are in no part: (path, key of the row)."""
+        found = self._db.execute(
+            "select e.path, e.key from expected e left join file f on f.path = e.path"
+            " where e.path > ? and f.part is null and coalesce(f.state, '') <> ? order by e.path limit ?",
+            (after, ROW_DELETED, limit),
+        )
+        return [(path, key) for path, key in found]
 
     def expected_states(self) -> Iterator[tuple[bytes, str, FileState | None, bool]]:
         """Yield (path, row, what is known of the file, the newest complete snapshot holds it), sorted by path."""

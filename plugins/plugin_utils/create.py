@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
-    sync_directory,
     write_private,
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, LossError
@@ -64,6 +62,8 @@ INDEX_NAME = "index.jsonl.zst"
 #: How often the settle pass looks again at files that are missing or changing, and the seconds between two looks.
 SETTLE_ROUNDS = 3
 SETTLE_SECONDS = 2.0
+#: Rows that one request looks at.
+SETTLE_BATCH = 4096
 
 
 @dataclass
@@ -120,7 +120,7 @@ def create_snapshot(
             (incoming / SCRATCH).unlink()
             description = _commit(place, incoming, manifest, work.parts)
         except BaseException:
-            shutil.rmtree(incoming, ignore_errors=True)
+            place.discard(incoming)
             raise
     description["seconds"] = round(time.monotonic() - begun, 3)
     if reasons and not request.accept_missing:
@@ -143,6 +143,7 @@ def plan_snapshot(
         "instance": request.instance,
         "repository": str(place.path.parent),
         "previous": place.snapshot_names()[-1:],
+        "documents": found["row_counts"].get(release_line_named(found["release_line"]).documents_table, 0),
         **found,
     }
 
@@ -254,35 +255,40 @@ class _Create:
     def _settle(self, found: dict[str, Any], line: ReleaseLine, archive: MediaArchive) -> None:
         """Look again at expected files that are missing and at files that were changing, until they rest."""
         for attempt in range(SETTLE_ROUNDS):
-            unproved = self._catalog.unproved()
             changing = self._catalog.retry(CHANGING)
-            if not unproved and not changing:
+            if not changing and not self._catalog.unproved(b"", 1):
                 return
             if attempt:
                 time.sleep(SETTLE_SECONDS)
             self._progress.begin("settle", unit="files")
-            appeared: list[bytes] = []
-            deleted: list[bytes] = []
-
-            def sort(
-                rows: Iterator[dict[str, Any]], appeared: list[bytes] = appeared, deleted: list[bytes] = deleted
-            ) -> None:
-                for row in rows:
-                    if row["file"]:
-                        appeared.append(path_of(row))
-                    elif not row["row"]:
-                        deleted.append(path_of(row))
-
-            for start in range(0, len(unproved), 4096):
-                self._call(
-                    "settle",
-                    {**self._media, "path": found["database_path"], "release_line": line.name},
-                    Handlers(records=sort),
-                    ({**path_fields(path), "key": key} for path, key in unproved[start : start + 4096]),
-                )
-            self._catalog.mark_scanned(appeared)
-            self._catalog.mark_deleted(deleted)
+            after = b""
+            while True:
+                asked = self._catalog.unproved(after, SETTLE_BATCH)
+                if not asked:
+                    break
+                after = asked[-1][0]
+                self._look_again(found, line, asked)
             archive.fetch()
+
+    def _look_again(self, found: dict[str, Any], line: ReleaseLine, asked: list[tuple[bytes, str]]) -> None:
+        appeared: list[tuple[bytes, int]] = []
+        deleted: list[bytes] = []
+
+        def sort(rows: Iterator[dict[str, Any]]) -> None:
+            for row in rows:
+                if row["size"] is not None:
+                    appeared.append((path_of(row), row["size"]))
+                elif not row["row"]:
+                    deleted.append(path_of(row))
+
+        self._call(
+            "settle",
+            {**self._media, "path": found["database_path"], "release_line": line.name},
+            Handlers(records=sort),
+            ({**path_fields(path), "key": key} for path, key in asked),
+        )
+        self._catalog.mark_scanned(appeared)
+        self._catalog.mark_deleted(deleted)
 
     def _prove(self, line: ReleaseLine, dump: dict[str, Any]) -> tuple[Proof, StoredSnapshot | None]:
         """Return the proof, and the snapshot that it was compared with: the newest complete one that can be read."""
@@ -382,20 +388,8 @@ class _Create:
 
 def _commit(place: InstanceDirectory, incoming: Path, manifest: Manifest, parts: list[StoredPart]) -> dict[str, Any]:
     """Move the parts to their place, check what the manifest names once more, and publish the snapshot."""
-    moved: list[Path] = []
-    try:
-        with storage_errors(place.parts_path):
-            for part in parts:
-                for path in (place.part_path(part.id), place.record_path(part.id)):
-                    os.rename(incoming / path.name, path)
-                    moved.append(path)
-            sync_directory(place.parts_path)
-        check_sizes(place, incoming, manifest)
-        place.publish(incoming, manifest.id)
-    except BaseException:
-        if not (place.snapshots_path / manifest.id).exists():
-            for path in moved:
-                path.unlink(missing_ok=True)
-        raise
+    place.place_parts(incoming, parts)
+    check_sizes(place, incoming, manifest)
+    place.publish(incoming, manifest.id)
     place.history.append("committed", manifest.id, place.manifest_sha256(manifest), state=manifest.state)
     return describe_snapshot(manifest, place)

@@ -49,3 +49,16 @@ def snapshot_row(description: dict[str, Any]) -> dict[str, Any]:
     if description.get("expected") is not None:
         row["originals"] = "{originals}/{expected}".format(**description)
     return row
+
+
+def plan_row(plan: dict[str, Any]) -> dict[str, Any]:
+    """Return what the closing table shows of a create in check mode; the bytes are those before compression."""
+    return {
+        "instance": plan["instance"],
+        "version": plan["version"],
+        "documents": plan["documents"],
+        "originals": "{expected_files}".format(**plan),
+        "files": plan["media_files"],
+        "media_bytes": plan["media_size"],
+        "new_bytes": plan["media_size"] + plan["database_size"],
+    }

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.zstd import ZSTD_MAGIC
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import sync_directory
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, SettingError
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
@@ -21,7 +22,6 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
 
-PACKED_SUFFIX = ".zst"
 #: A database that claims to be larger once unpacked is not believed.
 MAX_DATABASE_BYTES = 1 << 44
 
@@ -109,7 +109,7 @@ def restore_database(
     ``target``: the answer of the agent's check_target. ``sha256``: of the content, in hex; empty where unknown.
     """
     path = Path(os.path.expanduser(src))
-    packed = src.endswith(PACKED_SUFFIX)
+    packed = not on_host and _is_packed(path)
     where = {"media_root": "", "database_path": target["database_path"]}
     state = session.call(Call("begin_restore", where))
     try:
@@ -117,7 +117,7 @@ def restore_database(
         arguments = {
             "database_stage": state["database_stage"],
             "release_line": target["release_line"],
-            "compressed": packed and (bool(target["zstd"]) or on_host),
+            "compressed": packed and bool(target["zstd"]),
             "host_path": src if on_host else "",
             "plain_size": 0,
             "plain_sha256": sha256,
@@ -131,12 +131,7 @@ def restore_database(
         session.call(
             Call(
                 "place",
-                {
-                    **where,
-                    "state": state,
-                    "database_mode": 0o600,
-                    "database_owner": [os.geteuid(), os.getegid(), "", ""],
-                },
+                {**where, "state": state, "database_mode": 0o600, "database_owner": None},
             )
         )
     except BaseException:
@@ -152,6 +147,11 @@ def abandon(session: Session, state: dict[str, Any]) -> None:
             session.call(Call("abandon_restore", {"state": state}))
         except BackupError:
             return  # the next restore finds what is left and removes it
+
+
+def _is_packed(path: Path) -> bool:
+    with storage_errors(path), open(path, "rb") as stream:
+        return stream.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
 
 
 def check_source(src: str) -> None:

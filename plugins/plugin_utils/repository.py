@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
     make_private_directory,
     sync_directory,
+    write_private,
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     BackupError,
@@ -32,6 +34,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifes
     MAX_MANIFEST_BYTES,
     SNAPSHOT_ID,
     Manifest,
+    StoredPart,
     checksum_line,
     decode_manifest,
 )
@@ -42,6 +45,10 @@ INSTANCE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@:-]{0,199}\Z")
 #: Seconds for which a run waits for another that may just be ending.
 LOCK_PATIENCE = 5.0
 PART_SUFFIX, RECORD_SUFFIX = ".tar.zst", ".json.zst"
+#: In incoming: which machine works there, and which parts have been moved but not published yet.
+OWNER, MOVING_SUFFIX = "owner", ".moving"
+#: Seconds without a new file after which the unfinished work of another machine counts as abandoned.
+FOREIGN_SECONDS = 24 * 3600.0
 MANIFEST, CHECKSUM = "manifest.json", "manifest.json.sha256"
 
 
@@ -271,11 +278,57 @@ class InstanceDirectory:
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def remove_abandoned(self) -> None:
-        """Remove what runs that were killed have left unfinished. The caller holds the lock."""
+        """Remove what runs that were killed have left unfinished. The caller holds the lock.
+
+        On some network file systems the lock means little, so the work of another machine is left alone for a day.
+        """
         with repository_errors(self.incoming_path):
-            for entry in list(os.scandir(self.incoming_path)):
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path)
+            names = sorted(os.listdir(self.incoming_path))
+            for name in names:
+                if name.isdigit() and self._is_abandoned(self.incoming_path / name):
+                    self._remove_moved_parts(name)
+                    shutil.rmtree(self.incoming_path / name)
+            for name in names:
+                if (
+                    name.endswith(MOVING_SUFFIX)
+                    and not (self.incoming_path / name.removesuffix(MOVING_SUFFIX)).exists()
+                ):
+                    (self.incoming_path / name).unlink(missing_ok=True)
+
+    @staticmethod
+    def _is_abandoned(path: Path) -> bool:
+        try:
+            machine = (path / OWNER).read_text("utf-8").strip()
+        except FileNotFoundError:
+            machine = ""
+        return machine in ("", socket.gethostname()) or time.time() - path.stat().st_mtime > FOREIGN_SECONDS
+
+    def _remove_moved_parts(self, name: str) -> None:
+        """Remove the parts that an unpublished run had moved to their place: nobody else can know their ids."""
+        moving = self.incoming_path / (name + MOVING_SUFFIX)
+        if moving.exists():
+            for file in moving.read_text("ascii").split():
+                (self.parts_path / file).unlink(missing_ok=True)
+
+    def place_parts(self, incoming: Path, parts: list[StoredPart]) -> None:
+        """Move finished parts and their records to their place, with a note of it until they are published."""
+        files = [path.name for part in parts for path in (self.part_path(part.id), self.record_path(part.id))]
+        with repository_errors(self.parts_path):
+            write_private(self._moving(incoming), ("\n".join(files) + "\n").encode("ascii"))
+            sync_directory(self.incoming_path)
+            for file in files:
+                os.rename(incoming / file, self.parts_path / file)
+            sync_directory(self.parts_path)
+
+    def _moving(self, incoming: Path) -> Path:
+        return self.incoming_path / (incoming.name + MOVING_SUFFIX)
+
+    def discard(self, incoming: Path) -> None:
+        """Remove a directory of incoming, and the parts that it had already given away."""
+        if incoming.exists():
+            self._remove_moved_parts(incoming.name)
+            shutil.rmtree(incoming, ignore_errors=True)
+        self._moving(incoming).unlink(missing_ok=True)
 
     def repair_history(self) -> None:
         """Record commits that a killed run had no time to record. The caller holds the lock."""
@@ -298,6 +351,11 @@ class InstanceDirectory:
                     continue
                 # Another run may have committed this very number between the look and the claim.
                 if self._last_number(without=path.name) < number:
+                    try:
+                        write_private(path / OWNER, (socket.gethostname() + "\n").encode("utf-8"))
+                    except OSError:
+                        shutil.rmtree(path, ignore_errors=True)
+                        raise
                     sync_directory(self.incoming_path)
                     return number, path
                 path.rmdir()
@@ -311,9 +369,11 @@ class InstanceDirectory:
     def publish(self, incoming: Path, name: str) -> None:
         """Commit a synced directory of incoming by one rename. Its parts are in place already."""
         with repository_errors(self.snapshots_path):
+            (incoming / OWNER).unlink()
             sync_directory(incoming)
             os.rename(incoming, self.snapshots_path / name)
             sync_directory(self.snapshots_path)
+            self._moving(incoming).unlink(missing_ok=True)
             sync_directory(self.incoming_path)
 
 

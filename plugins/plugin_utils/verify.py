@@ -121,7 +121,7 @@ class Verification:
         self.media.check(catalog, self._progress)
         for _piece in plain_database(self._snapshot):
             pass
-        return {"files": self.media.files, "stored_bytes": stored}
+        return {"files": self.media.files, "checked_bytes": stored}
 
     def _open_database(self) -> dict[str, Any]:
         """Unpack the database to a file, open it, and compare its counts with the manifest."""

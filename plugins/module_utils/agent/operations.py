@@ -220,15 +220,15 @@ class _Frames:
 
 
 def settle(channel: Channel, arguments: Arguments) -> Result:
-    """Look again at the input records' files and rows: a record each that tells whether ``row`` and ``file`` exist."""
+    """Look again at the input records: a record each with ``row`` (it exists) and the file's ``size``, or null."""
     line = release_line_named(arguments["release_line"])
     root = MediaRoot(arguments["root"], arguments["media_allowed_roots"])
     asked = list(channel.input_records())
     try:
         with sqlite.DatabaseFile(arguments["path"], arguments["path"], live=True) as database:
-            rows = [database.has_row(line, fields["key"]) if fields["key"] else False for fields in asked]
+            rows = [database.has_row(line, fields["key"]) for fields in asked]
         channel.records(
-            {**path_fields(path_of(fields)), "row": row, "file": _is_file(root, path_of(fields))}
+            {**path_fields(path_of(fields)), "row": row, "size": _file_size(root, path_of(fields))}
             for fields, row in zip(asked, rows)
         )
         return {"looked_at": len(asked)}
@@ -236,16 +236,20 @@ def settle(channel: Channel, arguments: Arguments) -> Result:
         root.close()
 
 
-def _is_file(root: MediaRoot, path: bytes) -> bool:
+def _file_size(root: MediaRoot, path: bytes) -> Optional[int]:
     if not is_safe_member(path):
-        return False
+        return None
     try:
-        os.close(root.open_file(path))
+        descriptor = root.open_file(path)
     except FileNotFoundError:
-        return False
+        return None
     except (OSError, MediaError):
-        return True
-    return True
+        # It is there, and the archive will tell why it cannot be read.
+        return 0
+    try:
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
 
 
 def make_directory(channel: Channel, arguments: Arguments) -> Result:

@@ -21,7 +21,7 @@ from ..durable import sync_directory, write_private
 from ..errors import SettingError, TargetError, describe_os_error
 from ..media.extract import Ownership
 from .main import Channel
-from .workspace import PREFIX, OwnDirectory, abandoned, remove_abandoned
+from .workspace import PREFIX, OwnDirectory, abandoned, is_mount_point, remove_abandoned
 
 Arguments = Dict[str, Any]
 Result = Dict[str, Any]
@@ -95,8 +95,8 @@ def _undo(journal: Dict[str, Any]) -> None:
 def begin_restore(channel: Channel, arguments: Arguments) -> Result:
     """Clear up after killed restores and make a directory for each side. Returns their paths, empty for no side."""
     media_root, database = arguments["media_root"], arguments["database_path"]
-    made: List[str] = []
-    stages = {"media_stage": "", "database_stage": ""}
+    state: Dict[str, Any] = {"media_stage": "", "database_stage": "", "database_made": [], "media_made": []}
+    token = channel.cleanup.add(lambda: _abandon(state))
     held: List[OwnDirectory] = []
     if database:
         parent = os.path.dirname(database)
@@ -107,26 +107,32 @@ def begin_restore(channel: Channel, arguments: Arguments) -> Result:
         remove_abandoned(parent, PURPOSE)
         if interrupted:
             require_empty(media_root, database)
-        made += _make_parents(parent)
+        _make_parents(parent, state["database_made"])
         held.append(OwnDirectory(parent, PURPOSE))
-        stages["database_stage"] = held[-1].path
-    # A mount point cannot be renamed onto, and what lies beside it is another file system.
-    inside = bool(media_root) and os.path.ismount(media_root)
+        state["database_stage"] = held[-1].path
     if media_root:
         remove_abandoned(media_root, PURPOSE)
+        remove_abandoned(os.path.dirname(media_root), PURPOSE)
+        inside = _has_to_stay(media_root)
         media_parent = media_root if inside else os.path.dirname(media_root)
-        remove_abandoned(media_parent, PURPOSE)
-        made += _make_parents(media_parent)
+        _make_parents(media_parent, state["media_made"])
         held.append(OwnDirectory(media_parent, PURPOSE))
-        stages["media_stage"] = held[-1].path
+        state.update(media_stage=held[-1].path, rename=not inside)
         os.mkdir(os.path.join(held[-1].path, MEDIA), 0o700)
-    state = {**stages, "made": made, "rename": not inside}
     if channel.keep:
+        channel.cleanup.remove(token)
         for directory in held:
             directory.close()
-    else:
-        channel.cleanup.add(lambda: _abandon(state))
     return state
+
+
+def _has_to_stay(media_root: str) -> bool:
+    """Tell whether a media directory has to be filled where it is: a rename can replace only an empty directory, and
+    no mount point, beside which lies another file system."""
+    try:
+        return is_mount_point(media_root) or bool(os.listdir(media_root))
+    except FileNotFoundError:
+        return False
 
 
 def remove_tree(path: str) -> None:
@@ -135,8 +141,8 @@ def remove_tree(path: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _make_parents(directory: str) -> List[str]:
-    made = []
+def _make_parents(directory: str, made: List[str]) -> None:
+    """Make a directory with its parents and note what was made, outermost first."""
     missing = []
     while not os.path.isdir(directory):
         missing.append(directory)
@@ -147,7 +153,6 @@ def _make_parents(directory: str) -> List[str]:
         except OSError as error:
             raise SettingError("cannot make directory {0}: {1}".format(path, describe_os_error(error))) from None
         made.append(path)
-    return made
 
 
 def _abandon(state: Dict[str, Any]) -> None:
@@ -157,7 +162,7 @@ def _abandon(state: Dict[str, Any]) -> None:
             _undo(json.load(stream))
     remove_tree(state["media_stage"])
     remove_tree(state["database_stage"])
-    for path in reversed(state["made"]):
+    for path in reversed(state["database_made"] + state["media_made"]):
         try:
             os.rmdir(path)
         except OSError:
@@ -180,7 +185,13 @@ def place(channel: Channel, arguments: Arguments) -> Result:
     ownership = Ownership()
     if database:
         _dress_database(os.path.join(state["database_stage"], DATABASE), database, arguments, ownership)
-    journal = _dress_media(state, media_root, arguments, ownership) if media_root else {}
+        # SQLite makes its journal beside the database: the directory has to belong to the same user.
+        if arguments["database_owner"] is not None:
+            _give_directories(state["database_made"], arguments["database_owner"], ownership)
+    journal = {}
+    if media_root:
+        journal = _dress_media(state, media_root, arguments, ownership)
+        _give_directories(state["media_made"], arguments["directory_owner"], ownership)
     # One sync for all files of the tree instead of one each; Linux returns when the data is on disk.
     os.sync()
     with channel.cleanup.held_off():
@@ -199,12 +210,20 @@ def place(channel: Channel, arguments: Arguments) -> Result:
 
 
 def _dress_database(copy: str, database: str, arguments: Arguments, ownership: Ownership) -> None:
-    """Give the unpacked database the mode and owner of the file it replaces, else those it had."""
+    """Give the unpacked database the mode and owner of the file it replaces, else those it had.
+
+    Where nobody knows whose it was (``database_owner`` is None), it goes to the owner of its directory.
+    """
     try:
         status = os.stat(database)
-        _give(copy, stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid), ownership)
+        mode, ids = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
     except FileNotFoundError:
-        _give(copy, arguments["database_mode"], ownership.ids(*arguments["database_owner"]), ownership)
+        if arguments["database_owner"] is None:
+            status = os.stat(os.path.dirname(database))
+            mode, ids = 0o600, (status.st_uid, status.st_gid)
+        else:
+            mode, ids = arguments["database_mode"], ownership.ids(*arguments["database_owner"])
+    _give(copy, mode, ids, ownership)
 
 
 def _dress_media(state: Dict[str, Any], media_root: str, arguments: Arguments, ownership: Ownership) -> Dict[str, Any]:
@@ -247,6 +266,11 @@ def _place_database(copy: str, database: str) -> None:
             continue
     os.rename(copy, database)
     sync_directory(os.path.dirname(database))
+
+
+def _give_directories(paths: List[str], owner: List[Any], ownership: Ownership) -> None:
+    for path in paths:
+        _give(path, 0o755, ownership.ids(*owner), ownership)
 
 
 def _give(path: str, mode: int, ids: Tuple[int, int], ownership: Ownership) -> None:

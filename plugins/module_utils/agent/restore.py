@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Optional
 from ..database import sqlite
 from ..database.place import parse_database_url, require_supported
 from ..durable import ExactReader, open_private, pieces, sync_file
-from ..errors import DamageError, SettingError, TargetError, describe_os_error
+from ..errors import DamageError, SettingError, TargetError, ToolError, describe_os_error
 from ..media.extract import Extractor, Ownership, PartMemberPlan, part_member_plan
 from ..papermerge.instance import Instance, InstanceRequest, find_instance
 from ..papermerge.releases import release_line_named
@@ -22,7 +22,7 @@ from .main import Channel
 from .placing import DATABASE, MEDIA, interrupted_restores, require_empty
 from .rows import row_record
 from .workspace import require_space
-from .zstd import decompressor, zstd_program
+from .zstd import ZSTD_MAGIC, decompressor, zstd_program
 
 Arguments = Dict[str, Any]
 Result = Dict[str, Any]
@@ -120,14 +120,26 @@ def _stored(channel: Channel, arguments: Arguments) -> Iterator[bytes]:
         raise SettingError("cannot read {0}".format(describe_os_error(error))) from None
 
 
+def _is_packed(arguments: Arguments) -> bool:
+    """Tell whether the stored bytes are zstd: ``compressed`` says so, or, for a file on the host, its first bytes."""
+    if arguments["host_path"]:
+        with open(arguments["host_path"], "rb") as stream:
+            return stream.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
+    return bool(arguments["compressed"])
+
+
 def _plain(channel: Channel, arguments: Arguments) -> Iterator[bytes]:
-    """Yield the stored bytes, unpacked by the zstd program when they are ``compressed``."""
-    if not arguments["compressed"]:
+    """Yield the stored bytes, unpacked by the zstd program when they are zstd."""
+    try:
+        packed = _is_packed(arguments)
+    except OSError as error:
+        raise SettingError("cannot read {0}".format(describe_os_error(error))) from None
+    if not packed:
         yield from _stored(channel, arguments)
         return
     program = zstd_program()
     if program is None:
-        raise DamageError("the data is compressed and this host has no zstd program")
+        raise ToolError("the data is compressed and this host has no zstd program")
     unpacked: queue.Queue[Optional[bytes]] = queue.Queue(maxsize=4)
     problems: List[BaseException] = []
     stop = threading.Event()

@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import threading
-from typing import Callable, Dict, Iterator, List
+from typing import Callable, Dict, Iterator, List, Tuple
 
 from ..errors import SettingError, SpaceError, describe_os_error
 from ..media.scan import OWN_PREFIX
@@ -140,19 +141,27 @@ def remove_abandoned(parent: str, purpose: str) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+def _mounts() -> Iterator[Tuple[str, str, str]]:
+    """Yield (device number, mount point, type) of every mount, as proc(5) describes mountinfo."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+        for line in stream:
+            left, _dash, right = line.partition(" - ")
+            fields = left.split()
+            point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), fields[4])
+            yield fields[2], point, right.split()[0]
+
+
 def file_system_type(path: str) -> str:
-    """Return the type of the file system that holds a path, from /proc/self/mountinfo; empty where unknown."""
+    """Return the type of the file system that holds a path; empty where unknown."""
     device = os.stat(path).st_dev
     number = "{0}:{1}".format(os.major(device), os.minor(device))
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as stream:
-            for line in stream:
-                left, _dash, right = line.partition(" - ")
-                if left.split()[2] == number:
-                    return right.split()[0]
-    except OSError:
-        pass
-    return ""
+    return next((kind for device_number, _point, kind in _mounts() if device_number == number), "")
+
+
+def is_mount_point(path: str) -> bool:
+    """Tell whether something is mounted at a path, bind mounts of the same file system included."""
+    resolved = os.path.realpath(path)
+    return any(point == resolved for _number, point, _kind in _mounts())
 
 
 def require_space(directory: str, size: int, what: str) -> None:

@@ -15,6 +15,8 @@ from typing import IO, Callable, Iterable, List, Optional, Tuple, Type, cast
 from ..errors import BackupError, DamageError, ToolError
 
 LEVEL = 1
+#: How every zstd frame begins (RFC 8878, 3.1.1).
+ZSTD_MAGIC = bytes.fromhex("28b52ffd")
 PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
 

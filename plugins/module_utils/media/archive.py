@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple
 
 from ..durable import PIECE
 from ..errors import MediaError, describe_os_error
-from ..paths import name_json, path_json, path_of
+from ..paths import is_text, name_json, path_json, path_of
 from .root import MediaRoot
 from .tar import END_OF_ARCHIVE, member_header, padding, tar_bytes
 
@@ -74,20 +74,22 @@ def archived_file(fields: Dict[str, Any]) -> ArchivedFile:
 
 @lru_cache(maxsize=256)
 def owner_name(uid: int) -> str:
-    """Return the name of a user id, or an empty text for one without a name."""
+    """Return the name of a user id, or an empty text for one without a name that is text."""
     try:
-        return pwd.getpwuid(uid).pw_name
+        name = pwd.getpwuid(uid).pw_name
     except KeyError:
         return ""
+    return name if is_text(name) else ""
 
 
 @lru_cache(maxsize=256)
 def group_name(gid: int) -> str:
-    """Return the name of a group id, or an empty text for one without a name."""
+    """Return the name of a group id, or an empty text for one without a name that is text."""
     try:
-        return grp.getgrgid(gid).gr_name
+        name = grp.getgrgid(gid).gr_name
     except KeyError:
         return ""
+    return name if is_text(name) else ""
 
 
 class Archiver:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Iterable, Iterator, Optional
 
 from ..errors import DamageError
-from ..paths import is_safe_member, name_json, path_json, path_of, shown
+from ..paths import is_safe_member, is_text, name_json, path_json, path_of, shown
 
 PART_ID = re.compile(r"[0-9a-f]{32}\Z")
 SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -62,7 +62,8 @@ _LINE = (
     '"owner":%s,"group":%s,"sha256":"%s","part":"%s"}\n'
 )
 _NUMBERS = ("size", "mode", "mtime_ns", "ctime_ns", "device", "inode", "uid", "gid")
-_UNSIGNED = ("size", "mode", "uid", "gid")
+#: No file system has larger ones; times, devices and inodes may be of any size.
+_UNSIGNED = {"size": 1 << 63, "mode": 1 << 32, "uid": 1 << 32, "gid": 1 << 32}
 _TEXTS = ("owner", "group", "sha256", "part")
 
 
@@ -72,12 +73,16 @@ def decode_entry(line: bytes) -> IndexEntry:
     values: Dict[str, Any] = {}
     for key in _NUMBERS:
         value = fields.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or (key in _UNSIGNED and value < 0):
+        if (
+            not isinstance(value, int)
+            or isinstance(value, bool)
+            or (key in _UNSIGNED and not 0 <= value < _UNSIGNED[key])
+        ):
             raise DamageError("an index line has no valid {0}: {1!r}".format(key, line[:200]))
         values[key] = value
     for key in _TEXTS:
         value = fields.get(key)
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not is_text(value):
             raise DamageError("an index line has no valid {0}: {1!r}".format(key, line[:200]))
         values[key] = value
     path = path_of(fields)

@@ -11,6 +11,7 @@ the agent runs as somebody else than root, an access control list lets it in, or
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shlex
 import tempfile
@@ -65,8 +66,10 @@ class StagedSession(Session):
         self._interpreter = interpreter
         self._scratch = scratch
         prefix = f"{parent}/papermerge-backup-{label}"
-        # Only one run of an instance works at a time, so what carries its label was left by one that was killed.
-        made = self._run("rm -rf -- {0}.??????; umask 077; mktemp -d {0}.XXXXXX".format(shlex.quote(prefix)))
+        self._lock = _try_lock(label)
+        # While we hold the label's lock, what carries the label was left by a run that was killed.
+        sweep = f"rm -rf -- {shlex.quote(prefix)}.??????; " if self._lock >= 0 else ""
+        made = self._run(f"{sweep}umask 077; mktemp -d {shlex.quote(prefix)}.XXXXXX")
         self._directory = made.strip().splitlines()[-1] if made.strip() else ""
         if not self._directory.startswith(prefix + "."):
             raise ConnectionLost(f"{access.name}: cannot make a staging directory in {parent}")
@@ -148,3 +151,24 @@ class StagedSession(Session):
             with contextlib.suppress(ConnectionLost):
                 self._run(f"rm -rf -- {shlex.quote(self._directory)}")
             self._directory = ""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _try_lock(label: str) -> int:
+    """Return a descriptor that holds the label's lock on this controller, or -1 while another run holds it."""
+    directory = Path.home() / ".ansible"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(
+            directory / f"papermerge-backup-{label}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+    except OSError:
+        return -1
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return -1
+    return descriptor
