@@ -16,10 +16,9 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part im
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import FileState
 
 _SCHEMA = """
-create table file (path blob primary key, size integer, mode integer, mtime_ns, ctime_ns, device, inode, uid integer, gid integer, owner text, grp text, sha256 text,
-                   part text, state text, reason text) without rowid;
+create table file (path blob primary key, size integer, mode integer, mtime_ns, ctime_ns, device, inode, uid integer,
+                   gid integer, owner text, grp text, sha256 text, part text, state text, reason text) without rowid;
 create table expected (path blob, row text, key text);
-create index expected_path on expected (path);
 create index expected_path on expected (path);
 create table directory (path blob primary key) without rowid;
 create table held (path blob primary key) without rowid;
@@ -28,6 +27,11 @@ _ENTRY = "path, size, mode, mtime_ns, ctime_ns, device, inode, uid, gid, owner, 
 #: What a file is before anybody has read it.
 SCANNED = "scanned"
 ROW_DELETED = "row_deleted"
+
+
+def _number(value: int) -> int | str:
+    """Return a time, device or inode as SQLite can hold it: times after 2262 and hashed inodes exceed its integers."""
+    return value if -(1 << 63) <= value < 1 << 63 else str(value)
 
 
 class Catalog:
@@ -56,7 +60,7 @@ class Catalog:
         self._db.executemany(
             "insert or replace into file (path, size, mtime_ns, ctime_ns, device, inode, state)"
             f" values (?, ?, ?, ?, ?, ?, '{SCANNED}')",
-            files,
+            ((file.path, file.size, *map(_number, file[2:])) for file in files),
         )
 
     def add_archived(self, files: Iterable[ArchivedFile], part: str) -> None:
@@ -70,10 +74,10 @@ class Catalog:
                     file.path,
                     file.size,
                     file.mode,
-                    file.mtime_ns,
-                    file.ctime_ns,
-                    file.device,
-                    file.inode,
+                    _number(file.mtime_ns),
+                    _number(file.ctime_ns),
+                    _number(file.device),
+                    _number(file.inode),
                     file.uid,
                     file.gid,
                     file.owner,
@@ -100,10 +104,10 @@ class Catalog:
                     entry.path,
                     entry.size,
                     entry.mode,
-                    entry.mtime_ns,
-                    entry.ctime_ns,
-                    entry.device,
-                    entry.inode,
+                    _number(entry.mtime_ns),
+                    _number(entry.ctime_ns),
+                    _number(entry.device),
+                    _number(entry.inode),
                     entry.uid,
                     entry.gid,
                     entry.owner,
@@ -173,7 +177,7 @@ class Catalog:
         """Yield the files that are in parts, sorted by raw path bytes; of one part where it is named."""
         condition, values = ("part = ?", (part,)) if part is not None else ("part is not null", ())
         for row in self._db.execute(f"select {_ENTRY} from file where {condition} order by path", values):
-            yield IndexEntry(*row)
+            yield IndexEntry(*row[:3], *map(int, row[3:7]), *row[7:])
 
     def index_by_part(self) -> None:
         """Make :meth:`entries` of one part quick."""
@@ -198,7 +202,11 @@ class Catalog:
             known = None
             if state is not None:
                 known = FileState(
-                    size or 0, ctime_ns or 0, part is not None, state not in (OK, ROW_DELETED), state == ROW_DELETED
+                    size or 0,
+                    int(ctime_ns or 0),
+                    part is not None,
+                    state not in (OK, ROW_DELETED),
+                    state == ROW_DELETED,
                 )
             yield path, row, known, bool(held)
 

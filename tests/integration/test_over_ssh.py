@@ -18,7 +18,6 @@ from tests.support.hosts.bench import HostBench
 from tests.support.hosts.host import Host
 from tests.support.playbooks import PlaybookRun, Playbooks, ProcessWatch, files_with, tree
 
-
 HostState = tuple[set[str], dict[str, Any]]
 """The names of all files of a host, and what the files of Papermerge are."""
 

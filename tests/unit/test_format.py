@@ -174,7 +174,11 @@ def test_the_fields_that_these_tests_spoil_are_sound() -> None:
     [
         *UNSAFE_PATHS,
         *WRONG_TYPES,
+        {"size": 1 << 63},
         {"mode": -1},
+        {"mode": 1 << 32},
+        {"uid": 1 << 32},
+        {"owner": "\ud800"},
         {"uid": -1},
         {"mtime_ns": "1"},
         {"mtime_ns": 1.5},
