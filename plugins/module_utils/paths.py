@@ -17,6 +17,10 @@ from typing import Any, Dict, Mapping
 
 from .errors import DamageError
 
+#: Linux bounds a name and the path of one system call, not the depth of a tree. Every reader of the format takes paths
+#: of this many bytes, so nothing longer may get into a snapshot.
+MAX_PATH = 64 * 1024
+
 
 def path_fields(path: bytes) -> Dict[str, str]:
     """Return ``{"path": text}`` or ``{"path_base64": text}`` for a path."""

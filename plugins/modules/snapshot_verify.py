@@ -121,6 +121,11 @@ snapshots:
       returned: for a sound snapshot
       type: int
       sample: 3
+    checked_bytes:
+      description: Size of everything whose SHA-256 was computed, in bytes.
+      returned: for a sound snapshot, with O(level=full) or O(level=deep)
+      type: int
+      sample: 1873920411
     unpacked_files:
       description: Number of media files unpacked and compared.
       returned: for a sound snapshot, with O(level=deep)

@@ -14,6 +14,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class BackupAction(ActionBase):
         # Ansible's own functions have no types here.
         validate: Any = self.validate_argument_spec
         _validated, self.arguments = validate(argument_spec=ARGUMENTS[self.MODULE])
-        self.progress = Progress(self.host, lambda line: display.display(line))
+        self.progress = Progress(self.host, display.display)
         end_with_parent()
         try:
             result.update(self.act())
@@ -148,20 +149,16 @@ class BackupAction(ActionBase):
 
     # -- reaching the host --------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def session(self, label: str) -> Iterator[Session]:
-        """Yield an agent on the host. ``label`` names the instance in what is staged."""
+    def session(self, label: str) -> AbstractContextManager[Session]:
+        """Return a context with an agent on the host. ``label`` names the instance in what is staged."""
         obstacle = self._streaming_obstacle()
         transfer = self.arguments["transfer"]
         if transfer == "streamed" and obstacle:
             raise SettingError(f"papermerge_backup_transfer is streamed, but {obstacle}; use auto or staged")
         if transfer == "staged" or obstacle:
             display.vvv("staging: {}".format(obstacle or "asked for"), host=self.host)
-            with self._staged(label) as session:
-                yield session
-        else:
-            with self._streamed() as session:
-                yield session
+            return self._staged(label)
+        return self._streamed()
 
     def _become_method(self) -> str:
         become = self._connection.become

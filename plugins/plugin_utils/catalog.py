@@ -12,7 +12,11 @@ from pathlib import Path
 from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import OK, VANISHED, ArchivedFile
 from ansible_collections.papermerge.backup.plugins.module_utils.media.scan import ScannedFile
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PART_CONTENT_BYTES, PART_MEMBERS
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import (
+    PART_CONTENT_BYTES,
+    PART_MEMBERS,
+    PART_PATH_BYTES,
+)
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import FileState
 
 _SCHEMA = """
@@ -146,11 +150,12 @@ class Catalog:
     def next_part(self, part_bytes: int = PART_CONTENT_BYTES) -> list[tuple[bytes, int]]:
         """Return the next files to put into a part: (path, size), at least one and at most a part's worth."""
         chosen: list[tuple[bytes, int]] = []
-        total = 0
+        total = names = 0
         for path, size in self._db.execute(
             f"select path, size from file where state = '{SCANNED}' order by path limit {PART_MEMBERS}"
         ):
-            if chosen and total + size > part_bytes:
+            names += len(path)
+            if chosen and (total + size > part_bytes or names > PART_PATH_BYTES):
                 break
             chosen.append((path, size))
             total += size
@@ -190,7 +195,7 @@ class Catalog:
             " where e.path > ? and f.part is null and coalesce(f.state, '') <> ? order by e.path limit ?",
             (after, ROW_DELETED, limit),
         )
-        return [(path, key) for path, key in found]
+        return list(found)
 
     def expected_states(self) -> Iterator[tuple[bytes, str, FileState | None, bool]]:
         """Yield (path, row, what is known of the file, the newest complete snapshot holds it), sorted by path."""

@@ -316,6 +316,7 @@ class InstanceDirectory:
         with repository_errors(self.parts_path):
             write_private(self._moving(incoming), ("\n".join(files) + "\n").encode("ascii"))
             sync_directory(self.incoming_path)
+            (incoming / OWNER).unlink()
             for file in files:
                 os.rename(incoming / file, self.parts_path / file)
             sync_directory(self.parts_path)
@@ -369,7 +370,6 @@ class InstanceDirectory:
     def publish(self, incoming: Path, name: str) -> None:
         """Commit a synced directory of incoming by one rename. Its parts are in place already."""
         with repository_errors(self.snapshots_path):
-            (incoming / OWNER).unlink()
             sync_directory(incoming)
             os.rename(incoming, self.snapshots_path / name)
             sync_directory(self.snapshots_path)

@@ -67,7 +67,7 @@ class StoredWriter:
         if not self._packed:
             self.plain_size += len(data)
             if self._frame is None:
-                self._frame = zstandard.ZstdCompressor(level=LEVEL).compressobj()
+                self._frame = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
             data = self._frame.compress(data)
         self._store(data)
 

@@ -39,7 +39,7 @@ def latest_file(instance: PapermergeInstance, file_name: str) -> Path:
 
 
 def change_row(instance: PapermergeInstance, statement: str) -> None:
-    with closing(sqlite3.connect(instance.database)) as connection, connection:
+    with closing(sqlite3.connect(instance.database)) as opened, opened as connection:
         assert connection.execute(statement).rowcount > 0
 
 

@@ -8,6 +8,7 @@ docs/agent.md lists arguments, records and results.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -159,9 +160,9 @@ def archive_media(channel: Channel, arguments: Arguments) -> Result:
     program = zstd_program() if arguments["compress"] else None
     try:
         paths = [path_of(fields) for fields in channel.input_records()]
-        with sink(arguments, channel.data, channel.cleanup) as (write, file), _Frames(
-            channel, program, write
-        ) as frames:
+        with contextlib.ExitStack() as stack:
+            write, file = stack.enter_context(sink(arguments, channel.data, channel.cleanup))
+            frames = stack.enter_context(_Frames(channel, program, write))
             archiver = Archiver(root, frames.write, frames.end, arguments["frame_bytes"])
             members = done = 0
 

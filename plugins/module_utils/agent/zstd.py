@@ -58,7 +58,7 @@ class Pipe:
             bufsize=0,
         )
         streams = self._process.stdin, self._process.stdout, self._process.stderr
-        self._input, self._output, self._errors = cast("Tuple[IO[bytes], IO[bytes], IO[bytes]]", streams)
+        self._input, self._output, self._errors = cast(Tuple[IO[bytes], IO[bytes], IO[bytes]], streams)
         widen(self._input)
         widen(self._output)
         self._sink = sink

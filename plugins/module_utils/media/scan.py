@@ -10,7 +10,7 @@ import stat
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..errors import MediaError, describe_os_error
-from ..paths import path_json, path_of, shown
+from ..paths import MAX_PATH, path_json, path_of, shown
 from .root import MediaRoot
 
 #: Names of this collection's own files on a host; what begins so is never part of a snapshot.
@@ -76,6 +76,8 @@ class Scanner:
                 with os.scandir(descriptor) as entries:
                     for entry in entries:
                         path = prefix + os.fsencode(entry.name)
+                        if len(path) > MAX_PATH:
+                            raise self._too_long(path)
                         status, linked = self._status(entry, path)
                         if status is None:
                             continue
@@ -106,6 +108,13 @@ class Scanner:
             return os.stat(self._root.resolve_link(path)), True
         except FileNotFoundError:
             return None, False
+
+    def _too_long(self, path: bytes) -> MediaError:
+        return MediaError(
+            "media directory {0} holds a path longer than {1:,} bytes; remove it or make it shorter: {2}...".format(
+                self._root.name, MAX_PATH, shown(path[:200])
+            )
+        )
 
     def _unreadable(self, directory: bytes, error: OSError) -> MediaError:
         return MediaError(

@@ -12,13 +12,13 @@ from functools import lru_cache
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ..errors import DamageError
-from ..paths import shown
+from ..paths import MAX_PATH, shown
 
 BLOCK = 512
 #: Two blocks of zeros end an archive.
 END_OF_ARCHIVE = bytes(2 * BLOCK)
 #: A pax header holds a path, a size and a time: more than this is not ours.
-MAX_PAX = 64 * 1024
+MAX_PAX = MAX_PATH + 4096
 MAX_OCTAL_7 = 0o7777777
 MAX_OCTAL_11 = 0o77777777777
 

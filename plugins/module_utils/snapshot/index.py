@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Dict, Iterable, Iterator, Optional
 
 from ..errors import DamageError
-from ..paths import is_safe_member, is_text, name_json, path_json, path_of, shown
+from ..paths import MAX_PATH, is_safe_member, is_text, name_json, path_json, path_of, shown
 
 PART_ID = re.compile(r"[0-9a-f]{32}\Z")
 SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-#: A line holds one path (4,096 bytes at most on Linux) and some numbers; a longer one is not an index line.
-MAX_LINE = 64 * 1024
+#: A line holds one path and some numbers; a byte of a path may take six in JSON. A longer one is not an index line.
+MAX_LINE = 6 * MAX_PATH + 4096
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def lines(pieces: Iterable[bytes], limit: int = MAX_LINE) -> Iterator[bytes]:
     for piece in pieces:
         found = (rest + piece).split(b"\n")
         rest = found.pop()
-        if len(rest) > limit:
+        if len(rest) > limit or any(len(line) > limit for line in found):
             raise DamageError("a line is longer than {0} bytes".format(limit))
         yield from found
     if rest:

@@ -17,9 +17,11 @@ FORMAT = 1
 #: Bounds of a part, so that a reader may hold one record in memory: content bytes and members.
 PART_CONTENT_BYTES = 1 << 30
 PART_MEMBERS = 16_384
+#: And the bytes of its members' paths together.
+PART_PATH_BYTES = 32 << 20
 #: A frame holds at most this many bytes of tar, or one member.
 FRAME_BYTES = 32 << 20
-#: A plain record of PART_MEMBERS members with paths of 4,096 bytes stays below this.
+#: A plain record stays below this, even where every byte of a path takes six in JSON.
 MAX_RECORD_BYTES = 256 << 20
 
 

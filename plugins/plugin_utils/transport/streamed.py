@@ -82,7 +82,7 @@ class StreamedSession(Session):
         except OSError as error:
             raise ConnectionLost(f"{host}: cannot start {argv[0]}: {error.strerror}") from None
         streams = self._process.stdin, self._process.stdout, self._process.stderr
-        self._input, self._output, self._errors = cast("tuple[IO[bytes], IO[bytes], IO[bytes]]", streams)
+        self._input, self._output, self._errors = cast(tuple[IO[bytes], IO[bytes], IO[bytes]], streams)
         self._closing = threading.Event()
         self._listener = threading.Thread(target=self._listen_to_errors, daemon=True)
         self._listener.start()

@@ -150,7 +150,7 @@ def _move_scripts(scripts: Path, old: str, new: str) -> None:
 
 
 def _run(command: list[str], hint: str = "") -> None:
-    finished = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    finished = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if finished.returncode != 0:
         output = "\n".join(finished.stdout.strip().splitlines()[-20:])
         raise InstallError(f"exit code {finished.returncode} from: {' '.join(command)}\n{output}\n{hint}".strip())

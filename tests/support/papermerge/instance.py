@@ -257,7 +257,9 @@ class PapermergeInstance:
         return [str(self.python), "-W", "ignore", str(_INSIDE / f"{script}.py"), json.dumps(request)]
 
     def _run(self, command: list[str], acceptable: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
-        finished = subprocess.run(command, cwd=self.directory, env=self._environment(), capture_output=True, text=True)
+        finished = subprocess.run(
+            command, check=False, cwd=self.directory, env=self._environment(), capture_output=True, text=True
+        )
         if finished.returncode not in acceptable:
             raise PapermergeError(f"exit code {finished.returncode} from: {' '.join(command)}\n{finished.stderr}")
         return finished

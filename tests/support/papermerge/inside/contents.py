@@ -54,7 +54,7 @@ def described_folders():
 
 def files_below(root):
     found = {}
-    for directory, _, names in os.walk(root):
+    for directory, _subdirectories, names in os.walk(root):
         for name in names:
             path = os.path.join(directory, name)
             found[os.path.relpath(path, root)] = {"size": os.path.getsize(path), "sha256": file_digest(path)}

@@ -104,7 +104,7 @@ def check_rows():
             if result != ["ok"]:
                 yield "database", f"integrity_check: {result[:5]}"
             cursor.execute("PRAGMA foreign_key_check")
-            for table, row, parent, _ in cursor.fetchall()[:20]:
+            for table, row, parent, _number in cursor.fetchall()[:20]:
                 yield f"{table} row {row}", f"it names a row of {parent} that does not exist"
     # polymorphic's query set leaves out nodes whose document or folder row is missing, so ask for plain rows.
     typed = set(Document.objects.values_list("pk", flat=True)) | set(Folder.objects.values_list("pk", flat=True))

@@ -91,7 +91,7 @@ def make_pdf(heading, pages, seed):
     canvas = Canvas(target, pagesize=A4, invariant=1)
     texts = []
     for number in range(1, pages + 1):
-        lines = [f"{heading}, page {number}"] + [" ".join(dice.choices(WORDS, k=9)) for _ in range(25)]
+        lines = [f"{heading}, page {number}"] + [" ".join(dice.choices(WORDS, k=9)) for _line in range(25)]
         for row, line in enumerate(lines):
             canvas.drawString(60, 780 - 26 * row, line)
         canvas.showPage()

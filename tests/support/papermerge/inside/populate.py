@@ -67,7 +67,7 @@ def make_folders(users):
     for user in users:
         known = {}
         for path in FOLDERS[user.username]:
-            above, _, title = path.rpartition("/")
+            above, _slash, title = path.rpartition("/")
             known[path] = Folder.objects.create(title=title, user=user, parent=fresh(known.get(above)))
         folders += [known[path] for path in known if path != "Leer"]
         for path in list(known)[:2]:

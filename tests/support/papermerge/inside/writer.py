@@ -41,7 +41,7 @@ class Writer:
         self.made = 0
         self.known = []
         user = User.objects.order_by("pk").first()
-        self.folder, _ = Folder.objects.get_or_create(title="written during a backup", user=user, parent=None)
+        self.folder, _made = Folder.objects.get_or_create(title="written during a backup", user=user, parent=None)
 
     def step(self):
         """One operation: (its name, the document's id)."""
