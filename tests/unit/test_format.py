@@ -242,6 +242,8 @@ def test_a_line_that_is_cut_short_or_too_long_is_refused() -> None:
         list(read_index([good]))
     with pytest.raises(DamageError, match="longer"):
         list(lines([b"x" * 100] * 10, limit=500))
+    with pytest.raises(DamageError, match="longer"):
+        list(lines([b"x" * 600 + b"\n"], limit=500))
     assert list(lines([b"a\nb", b"", b"c\n\n"])) == [b"a", b"bc", b""]
 
 
