@@ -47,8 +47,8 @@ def python(request: pytest.FixtureRequest) -> str:
     return sys.executable if request.param == "this Python" else python_3_8()
 
 
-def frames_of_the_zstd_program(place: InstanceDirectory) -> set[bool]:
-    """Tell of each part whether its first frame has a checksum: the program writes one, the library does not."""
+def frames_with_a_checksum(place: InstanceDirectory) -> set[bool]:
+    """Tell of each part whether its first frame has a checksum of its content, whoever wrote it."""
     return {bool(path.read_bytes()[4] & 4) for path in place.parts_path.glob("*.tar.zst")}
 
 
@@ -60,11 +60,12 @@ def test_what_is_restored_is_what_was_there(
         pytest.fail("the zstd program is not installed")
     fill(instance)
     interpreter = python if zstd_here else interpreter_without("zstd", disk, python)
-    with local_agent(interpreter) as session:
+    with WatchedSession(local_agent(interpreter)) as session:
         snapshot = take(instance, place, session)
+    assert {arguments["compress"] for arguments in session.arguments("archive_media")} == {zstd_here}
     manifest = next(place.complete()).require_manifest()
     assert manifest.fields["host"]["zstd"] is zstd_here
-    assert frames_of_the_zstd_program(place) == {zstd_here}
+    assert frames_with_a_checksum(place) == {True}
     assert (snapshot["state"], snapshot["originals"], snapshot["expected"]) == ("complete", 21, 21)
     for level in ("quick", "full", "deep"):
         verify(place, level)
