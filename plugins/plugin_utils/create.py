@@ -295,7 +295,9 @@ class _Create:
         previous = None
         for previous in self._place.complete():
             try:
-                self._catalog.add_held(entry.path for entry in media_of(self._place, previous).entries())
+                # A file that was empty then held nothing that could be lost now.
+                entries = media_of(self._place, previous).entries()
+                self._catalog.add_held(entry.path for entry in entries if entry.size)
                 break
             except DamageError:
                 self._catalog.forget_held()
