@@ -60,7 +60,7 @@ def restore_snapshot(
     with scratch_directory() as scratch, Catalog(scratch / "restore.sqlite3") as catalog:
         verification = Verification(place, snapshot, progress, scratch)
         verification.check_stored(catalog)
-        target = _check_target(session, manifest, request)
+        target = _check_target(session, manifest, request, clear_up=not check_only)
         result = {
             "snapshot": describe_snapshot(manifest, place),
             "media_root": target["media_root"],
@@ -74,7 +74,7 @@ def restore_snapshot(
     return result
 
 
-def _check_target(session: Session, manifest: Manifest, request: RestoreRequest) -> dict[str, Any]:
+def _check_target(session: Session, manifest: Manifest, request: RestoreRequest, clear_up: bool) -> dict[str, Any]:
     return session.call(
         Call(
             "check_target",
@@ -84,6 +84,7 @@ def _check_target(session: Session, manifest: Manifest, request: RestoreRequest)
                 "database_url": request.database_url,
                 "app_version": request.app_version,
                 "sides": ["media", "database"],
+                "clear_up": clear_up,
                 "snapshot_version": manifest.version,
                 "source_media_root": str(manifest.media["root"]),
                 "source_database_path": str(manifest.database["path"]),

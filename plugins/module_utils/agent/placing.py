@@ -77,19 +77,35 @@ def interrupted_restores(directory: str) -> List[Tuple[str, Dict[str, Any]]]:
     return found
 
 
-def _undo(journal: Dict[str, Any]) -> None:
-    """Take the media of an interrupted restore back out of their place."""
-    staged = os.path.join(journal["media_stage"], MEDIA)
+def _undo(path: str, journal: Dict[str, Any]) -> None:
+    """Take the media of an interrupted restore back out of their place, then forget the journal.
+
+    May itself be killed at any step: the next undo goes on from there.
+    """
+    staged, media_root = os.path.join(journal["media_stage"], MEDIA), journal["media_root"]
     if not journal["rename"]:
         for name in journal["entries"]:
-            if os.path.lexists(os.path.join(journal["media_root"], name)):
-                os.rename(os.path.join(journal["media_root"], name), os.path.join(staged, name))
-        return
-    if not os.path.exists(staged) and os.path.isdir(journal["media_root"]):
-        os.rename(journal["media_root"], staged)
+            if os.path.lexists(os.path.join(media_root, name)):
+                os.rename(os.path.join(media_root, name), os.path.join(staged, name))
+    else:
+        if not os.path.exists(staged) and os.path.isdir(media_root):
+            os.rename(media_root, staged)
         if journal["media_existed"]:
-            os.mkdir(journal["media_root"], journal["media_mode"])
-            os.chown(journal["media_root"], *journal["media_ids"])
+            os.makedirs(media_root, exist_ok=True)
+            os.chown(media_root, *journal["media_ids"])
+            os.chmod(media_root, journal["media_mode"])
+    # Before the directories go: without them the media could not be told from what somebody else put there.
+    os.unlink(os.path.join(path, JOURNAL))
+
+
+def clear_up(media_root: str, database: str) -> None:
+    """Remove what killed restores have left on a target that holds nothing of theirs to undo.
+
+    Such as the empty directories of one that was killed when everything was in its place.
+    """
+    for parent in (os.path.dirname(database), media_root, os.path.dirname(media_root)):
+        if parent:
+            remove_abandoned(parent, PURPOSE)
 
 
 def begin_restore(channel: Channel, arguments: Arguments) -> Result:
@@ -101,8 +117,8 @@ def begin_restore(channel: Channel, arguments: Arguments) -> Result:
     if database:
         parent = os.path.dirname(database)
         interrupted = interrupted_restores(parent)
-        for _path, journal in interrupted:
-            _undo(journal)
+        for path, journal in interrupted:
+            _undo(path, journal)
             remove_abandoned(os.path.dirname(journal["media_stage"]), PURPOSE)
         remove_abandoned(parent, PURPOSE)
         if interrupted:
@@ -159,7 +175,7 @@ def _abandon(state: Dict[str, Any]) -> None:
     journal = os.path.join(state["database_stage"], JOURNAL)
     if os.path.exists(journal) and os.path.exists(os.path.join(state["database_stage"], DATABASE)):
         with open(journal, encoding="utf-8") as stream:
-            _undo(json.load(stream))
+            _undo(state["database_stage"], json.load(stream))
     remove_tree(state["media_stage"])
     remove_tree(state["database_stage"])
     for path in reversed(state["database_made"] + state["media_made"]):

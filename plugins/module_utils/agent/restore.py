@@ -19,7 +19,7 @@ from ..media.extract import Extractor, Ownership, PartMemberPlan, part_member_pl
 from ..papermerge.instance import Instance, InstanceRequest, find_instance
 from ..papermerge.releases import release_line_named
 from .main import Channel
-from .placing import DATABASE, MEDIA, interrupted_restores, require_empty
+from .placing import DATABASE, MEDIA, clear_up, interrupted_restores, require_empty
 from .rows import row_record
 from .workspace import require_space
 from .zstd import ZSTD_MAGIC, decompressor, zstd_program
@@ -29,8 +29,9 @@ Result = Dict[str, Any]
 
 
 def check_target(channel: Channel, arguments: Arguments) -> Result:
-    """Find where the snapshot, or one side of it, has to go and refuse what must not be touched. Changes nothing.
+    """Find where the snapshot, or one side of it, has to go and refuse what must not be touched.
 
+    Changes nothing; with ``clear_up`` it removes what killed restores have left of their own.
     ``sides`` names ``media``, ``database`` or both. Settings win, then what is installed here, then the paths of the
     source (``source_media_root``, ``source_database_path``). ``snapshot_version`` is empty where nobody knows it.
     Raises TargetError for another version or a target that is not empty.
@@ -49,6 +50,8 @@ def check_target(channel: Channel, arguments: Arguments) -> Result:
         )
     interrupted = interrupted_restores(os.path.dirname(database)) if database else []
     if not interrupted:
+        if arguments.get("clear_up"):
+            clear_up(media_root, database)
         require_empty(media_root, database)
     if media_root:
         require_space(_existing(os.path.dirname(media_root)), arguments["media_bytes"], "the media of the snapshot")
