@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -77,9 +78,8 @@ class OwnDirectory:
                     continue
                 raise SettingError("directory {0} does not exist".format(parent)) from None
             except OSError as error:
-                raise SettingError(
-                    "cannot make a directory in {0}: {1}".format(parent, describe_os_error(error))
-                ) from None
+                kind = SpaceError if error.errno in (errno.ENOSPC, errno.EDQUOT) else SettingError
+                raise kind("cannot make a directory in {0}: {1}".format(parent, describe_os_error(error))) from None
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             # Another run may have taken it for abandoned before it was locked.
             if os.path.isdir(self.path):
