@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import multiprocessing
 import os
 import shlex
 import threading
@@ -235,7 +236,9 @@ def end_with_parent() -> None:
     """
     if not _watching.acquire(blocking=False):
         return
-    parent = os.getppid()
+    # Not getppid: the parent may have died before this line.
+    starter = multiprocessing.parent_process()
+    parent = os.getppid() if starter is None or starter.pid is None else starter.pid
 
     def watch() -> None:
         while os.getppid() == parent:
