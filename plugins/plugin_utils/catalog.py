@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, RepositoryError, SpaceError
 from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import OK, VANISHED, ArchivedFile
 from ansible_collections.papermerge.backup.plugins.module_utils.media.scan import ScannedFile
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry
@@ -42,12 +43,21 @@ class Catalog:
     """Files by path and expected version rows, in a scratch file that its owner removes."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.executescript(
-            "pragma journal_mode = off; pragma synchronous = off; pragma cache_size = -16384;"
-            "pragma temp_store = file;" + _SCHEMA
-        )
-        self._db.execute("begin")
+        self._path = path
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.executescript(
+                "pragma journal_mode = off; pragma synchronous = off; pragma cache_size = -16384;"
+                "pragma temp_store = file;" + _SCHEMA
+            )
+            self._db.execute("begin")
+        except sqlite3.Error as error:
+            raise self._explained(error) from None
+
+    def _explained(self, error: sqlite3.Error) -> BackupError:
+        if "full" in str(error):
+            return SpaceError(f"cannot write {self._path}: {error}; free some room there")
+        return RepositoryError(f"cannot use {self._path}: {error}")
 
     def close(self) -> None:
         self._db.close()
@@ -55,8 +65,10 @@ class Catalog:
     def __enter__(self) -> Catalog:
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         self.close()
+        if isinstance(error, sqlite3.Error):
+            raise self._explained(error) from None
 
     # -- filling ------------------------------------------------------------------------------------------------------
 

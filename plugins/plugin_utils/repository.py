@@ -163,8 +163,10 @@ class InstanceDirectory:
                             )
                         ) from None
                     time.sleep(0.1)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} since {iso(utc_now())}\n".encode(), 0)
+            # For whoever is refused; a full disk has no room for it.
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} since {iso(utc_now())}\n".encode(), 0)
             yield
         finally:
             os.close(descriptor)
