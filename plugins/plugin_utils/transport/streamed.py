@@ -68,6 +68,7 @@ class StreamedSession(Session):
         self._complaint = bytearray()
         self._prompts = 0
         self._buffer = bytearray()
+        self._at_end = False
         try:
             # A session of its own: an interrupt at the terminal reaches us, and we end the agent in order.
             self._process = subprocess.Popen(
@@ -146,6 +147,7 @@ class StreamedSession(Session):
             raise ConnectionLost(f"{self._host}: nothing heard for {timeout:.0f} s{self._last_words()}")
         piece = os.read(self._output.fileno(), 1 << 20)
         self._buffer += piece
+        self._at_end = not piece
         return bool(piece)
 
     def _read(self, length: int) -> bytes:
@@ -188,7 +190,8 @@ class StreamedSession(Session):
             try:
                 frame = protocol.read_frame(self._read)
             except ConnectionLost as error:
-                if self._process.poll() is None:
+                # The process may need a moment more than its output to end.
+                if not self._at_end:
                     raise
                 raise self._ended(f"the connection was lost: {error.message}") from None
             if frame is None:
