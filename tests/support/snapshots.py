@@ -6,13 +6,18 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from ansible_collections.papermerge.backup.plugins.plugin_utils.create import CreateRequest, create_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, Repository
 from ansible_collections.papermerge.backup.plugins.plugin_utils.restore import RestoreRequest, restore_snapshot
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport import pack
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import agent_command
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.streamed import StreamedSession
@@ -27,6 +32,31 @@ def quiet() -> Progress:
 def local_agent(interpreter: str | None = None, before: str = "") -> StreamedSession:
     """Start an agent in a child process. ``before``: what a login shell does first."""
     return StreamedSession(["/bin/sh", "-c", before + agent_command(interpreter or sys.executable)], "here")
+
+
+def unprivileged_agent() -> StreamedSession:
+    """Start an agent that is not root: as this user, or as nobody where the tests are run by root."""
+    if os.geteuid() != 0:
+        return local_agent()
+    # The Python of the tests may lie where nobody cannot go, so the agent searches one of its own.
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/bin/sh", "-c", agent_command(None)]
+    return StreamedSession(command, "here", environment={**os.environ, "PATH": "/usr/local/bin:/usr/bin:/bin"})
+
+
+@contextmanager
+def changed_agent(monkeypatch: pytest.MonkeyPatch, module: str, old: str, new: str) -> Iterator[None]:
+    """Let agents run with another value of a constant, such as a shorter patience."""
+    sources = pack._sources()
+    name = f"{pack.PACKAGE}.{module}"
+    assert sources[name].count(old) == 1
+    sources[name] = sources[name].replace(old, new)
+    with monkeypatch.context() as patch:
+        patch.setattr(pack, "_sources", lambda: sources)
+        pack.agent_pack.cache_clear()
+        try:
+            yield
+        finally:
+            pack.agent_pack.cache_clear()
 
 
 class NoAgent(Session):

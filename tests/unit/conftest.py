@@ -46,6 +46,15 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def open_disk() -> Iterator[Path]:
+    """A directory that other users can reach, for agents that are not root."""
+    path = tempfile.mkdtemp(prefix="papermerge-backup-test-", dir="/var/tmp")
+    os.chmod(path, 0o755)
+    yield Path(path)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
 def instance(disk: Path) -> MadeInstance:
     """An instance without documents."""
     return MadeInstance(disk / "instance")
