@@ -243,9 +243,9 @@ class InstanceDirectory:
         if not found:
             raise RepositoryError(f"instance {self.name} has no snapshots in {self.path.parent}")
         listed = "there are {}".format(", ".join(snapshot.id for snapshot in found[-5:]))
-        if wanted.isdigit() or SNAPSHOT_ID.match(wanted):
+        if wanted.isdecimal() or SNAPSHOT_ID.match(wanted):
             for snapshot in found:
-                if wanted == snapshot.id or (wanted.isdigit() and int(wanted) == snapshot.sequence):
+                if wanted == snapshot.id or (wanted.isdecimal() and int(wanted) == snapshot.sequence):
                     return snapshot
             raise RepositoryError(f"instance {self.name} has no snapshot {wanted}; {listed}")
         moment: datetime | None = None
