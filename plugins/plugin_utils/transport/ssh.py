@@ -10,6 +10,7 @@ and do not notice a dead peer.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
 import stat
@@ -27,6 +28,8 @@ OWN_OPTIONS = (
     "ServerAliveCountMax=3",
     "RequestTTY=no",
 )
+#: Compression, a shared socket, a terminal (which would change the bytes that pass through it).
+_OVERRULING = str.maketrans("", "", "CMt")
 #: Flags of ssh without an argument; only among these may -C hide in a cluster such as -Cq.
 PLAIN_FLAGS = frozenset("46AaCfGgKkMNnqsTtVvXxYy")
 
@@ -49,17 +52,19 @@ class SshOptions:
 
 
 def user_arguments(text: str) -> list[str]:
-    """Split a user's ssh arguments and take compression out: -C wins over Compression=no wherever it stands."""
+    """Split a user's ssh arguments and take out what wins over OWN_OPTIONS wherever it stands: -C, -M, -t and -S."""
     kept = []
-    takes_value = False
-    for word in shlex.split(text):
-        if takes_value or not word.startswith("-") or not set(word[1:]) <= PLAIN_FLAGS:
-            takes_value = not takes_value and word.startswith("-") and len(word) == 2
+    words = iter(shlex.split(text))
+    for word in words:
+        if word.startswith("-S"):
+            if word == "-S":
+                next(words, None)
+        elif not word.startswith("-") or not set(word[1:]) <= PLAIN_FLAGS:
             kept.append(word)
-            continue
-        flags = word[1:].replace("C", "")
-        if flags:
-            kept.append("-" + flags)
+            if word.startswith("-") and len(word) == 2:
+                kept += list(itertools.islice(words, 1))
+        elif word.translate(_OVERRULING) != "-":
+            kept.append(word.translate(_OVERRULING))
     return kept
 
 
