@@ -9,6 +9,7 @@ seconds, or at a signal, and takes away what it has made on the host. After an e
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import signal
@@ -18,13 +19,20 @@ import time
 import traceback
 from typing import Any, BinaryIO, Callable, Dict, Iterable, Iterator, Optional
 
-from ..errors import BackupError, ConnectionLost, describe_os_error
+from ..errors import BackupError, ConnectionLost, SpaceError, describe_os_error
 from . import protocol
 from .protocol import Frame, FrameWriter
 from .workspace import Cleanup
 
 EXIT_FAILED = 1
 EXIT_ABANDONED = 70
+
+
+def _refusal(error: OSError) -> BackupError:
+    words = describe_os_error(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SpaceError("the host has no room left: {0}; free some and run again".format(words))
+    return BackupError("the host's system refused: {0}".format(words))
 
 
 class Channel:
@@ -118,7 +126,7 @@ class Channel:
         except BackupError as error:
             self._fail(error.as_result())
         except OSError as error:
-            self._fail(BackupError("the host's system refused: {0}".format(describe_os_error(error))).as_result())
+            self._fail(_refusal(error).as_result())
         except Exception as error:
             self._fail(
                 {"msg": "the agent failed: {0!r}".format(error), "error": "failed", "traceback": traceback.format_exc()}

@@ -53,10 +53,7 @@ def check_target(channel: Channel, arguments: Arguments) -> Result:
         if arguments.get("clear_up"):
             clear_up(media_root, database)
         require_empty(media_root, database)
-    if media_root:
-        require_space(_existing(os.path.dirname(media_root)), arguments["media_bytes"], "the media of the snapshot")
-    if database:
-        require_space(_existing(os.path.dirname(database)), arguments["database_bytes"], "the database of the snapshot")
+    _require_space(media_root, database, arguments)
     return {
         "media_root": media_root,
         "database_path": database,
@@ -92,17 +89,32 @@ def _media_root(instance: Optional[Instance], arguments: Arguments) -> str:
 
 def _database_path(instance: Optional[Instance], arguments: Arguments) -> str:
     if arguments["database_url"]:
-        place = parse_database_url(arguments["database_url"], "papermerge_backup_database_url")
+        found_in = "papermerge_backup_database_url"
+        place = parse_database_url(arguments["database_url"], found_in)
     elif instance is not None:
-        place = instance.database
+        place, found_in = instance.database, instance.database_found_in
     elif arguments["source_database_path"]:
         return str(arguments["source_database_path"])
     else:
         raise SettingError(
             "found no Papermerge on the target that says where the database belongs; set papermerge_backup_database_url"
         )
-    require_supported(place)
+    require_supported(place, found_in)
     return place.path
+
+
+def _require_space(media_root: str, database: str, arguments: Arguments) -> None:
+    """Look for room where the two sides are unpacked, on one disk for both together. An empty path needs none."""
+    media_place = database_place = ""
+    if media_root:
+        # What is a mount point is unpacked within itself.
+        media_place = media_root if os.path.ismount(media_root) else _existing(os.path.dirname(media_root))
+        require_space(media_place, arguments["media_bytes"], "the media of the snapshot")
+    if database:
+        database_place = _existing(os.path.dirname(database))
+        require_space(database_place, arguments["database_bytes"], "the database of the snapshot")
+    if media_place and database_place and os.stat(media_place).st_dev == os.stat(database_place).st_dev:
+        require_space(media_place, arguments["media_bytes"] + arguments["database_bytes"], "the snapshot")
 
 
 def _existing(path: str) -> str:

@@ -56,9 +56,11 @@ def parse_database_url(url: str, found_in: str) -> DatabasePlace:
     return DatabasePlace(engine, os.path.normpath(path))
 
 
-def require_supported(place: DatabasePlace) -> None:
+def require_supported(place: DatabasePlace, found_in: str) -> None:
     """Raise UnsupportedError for an engine that this version of the collection cannot dump."""
     if place.engine != "sqlite":
         raise UnsupportedError(
-            "the database engine is {0}; this version of papermerge.backup can back up SQLite only".format(place.engine)
+            "the database engine is {0} ({1}); this version of papermerge.backup can back up SQLite only".format(
+                place.engine, found_in
+            )
         )

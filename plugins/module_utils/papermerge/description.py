@@ -25,7 +25,7 @@ def describe_instance(params: Mapping[str, Any], tick: Callable[[int, int], None
     media directory while documents are expected unless ``accept_missing``.
     """
     instance = require_instance(InstanceRequest.from_params(params))
-    require_supported(instance.database)
+    require_supported(instance.database, instance.database_found_in)
     place = instance.database.path
     root = MediaRoot(instance.media_root, params["media_allowed_roots"], instance.media_found_in)
     try:

@@ -22,7 +22,7 @@ from typing import Any
 from ansible_collections.papermerge.backup.plugins.module_utils.agent import protocol
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.protocol import Frame
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import open_private
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import ConnectionLost, SettingError
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import ConnectionLost, LoginError, SettingError
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import (
     GREETING,
     agent_command,
@@ -124,16 +124,18 @@ class StagedSession(Session):
             command = "{{ {}; }} < {} > {}".format(
                 agent_command(self._interpreter), shlex.quote(self._path("in")), shlex.quote(self._path("out"))
             )
-            status, _output, complaint = self._access.run(command, True)
+            status, output, complaint = self._access.run(command, True)
             descriptor = os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             os.close(descriptor)
             self._access.fetch(self._path("out"), incoming)
             with open(incoming, "rb") as stream:
                 greeting = stream.read(len(GREETING))
                 if greeting != GREETING:
-                    raise ConnectionLost(
+                    # With a terminal, as connections like to have one for become, both streams are one.
+                    words = [line.strip() for line in (output + complaint).splitlines() if line.strip()]
+                    raise LoginError(
                         "{}: the agent could not be started (status {}): {}".format(
-                            self._access.name, status, " / ".join(complaint.strip().splitlines()[-3:])
+                            self._access.name, status, " / ".join(words[-3:])
                         )
                     )
                 return handle_until_result(self._frames(stream.read), handlers or Handlers())

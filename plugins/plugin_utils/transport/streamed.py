@@ -168,8 +168,10 @@ class StreamedSession(Session):
             return LoginError(f"{self._host}: {self._refused}")
         if self._process.returncode == SSH_FAILED:
             return lost
+        hint = "; set ansible_become_password" if self._login.method and self._login.password is None else ""
         return LoginError(
             f"{self._host}: the agent could not be started (status {self._process.returncode}){self._last_words()}"
+            + (hint if "password" in self._last_words() else "")
         )
 
     def _ended(self, what: str) -> ConnectionLost:
