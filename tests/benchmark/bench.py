@@ -34,7 +34,7 @@ from tests.benchmark.contenders import (
     emptied,
 )
 from tests.benchmark.facts import CHECKOUT, available_memory, commit, host_versions, machine_facts, versions
-from tests.benchmark.measure import RunFailed, run
+from tests.benchmark.measure import Command, Run, RunFailed, run, touch_memory
 from tests.benchmark.media_tree import MEDIA_BYTES, Tree, make_tree
 from tests.benchmark.results import Results
 from tests.benchmark.sites import Local, OverSsh, Site
@@ -47,6 +47,8 @@ ROUNDS = 3
 SEED = 20
 #: The most that exists at a time, in sizes of the tree: it, a copy on the host, what is stored, what is restored.
 COPIES = 5
+#: A run writes about as much as the tree holds, and needs some memory besides.
+WRITTEN = 1.2
 ON_HOST = "/srv/bench"
 SKIPPABLE = ("local", "ssh", "restore", "playbooks", "restic", "archive")
 NOTES = """\
@@ -212,18 +214,24 @@ def _compete(contender: Contender, options: argparse.Namespace, results: Results
     emptied(contender.place)
     contender.site.clear()
     contender.prepare()
-    created = run(contender.create())
+    created = _run(contender, contender.create(), options)
     section = f"create, {contender.site.name}"
     results.add(section, contender.name, created, contender.reference, contender.stored_bytes())
     _tell(f"{section}: {contender.name}: {created.seconds:.2f} s")
     restore = contender.restore() if "restore" not in options.skip else None
     if restore is not None:
         contender.site.clear()
-        restored = run(restore)
+        restored = _run(contender, restore, options)
         section = f"restore, {contender.site.name}"
         results.add(section, contender.name, restored, contender.reference)
         _tell(f"{section}: {contender.name}: {restored.seconds:.2f} s")
     contender.site.clear()
+
+
+def _run(contender: Contender, command: Command, options: argparse.Namespace) -> Run:
+    if options.place == "memory":
+        touch_memory(contender.place.parent, int(WRITTEN * MEDIA_BYTES * options.scale))
+    return run(command)
 
 
 def _tell(text: str) -> None:

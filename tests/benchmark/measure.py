@@ -79,6 +79,22 @@ def run(command: Command) -> Run:
     return Run(seconds, watch.memory(), watch.cpu(), answer)
 
 
+def touch_memory(directory: Path, size: int) -> None:
+    """Write ``size`` bytes to a file system in memory and take them away again.
+
+    What runs a virtual machine may take back memory that was freed. Getting it again costs several seconds a gigabyte,
+    which would fall to whoever needs it next.
+    """
+    piece = bytes(1 << 20)
+    ballast = directory / "ballast"
+    try:
+        with ballast.open("wb", buffering=0) as stream:
+            for _piece in range(size >> 20):
+                stream.write(piece)
+    finally:
+        ballast.unlink()
+
+
 @contextmanager
 def _watching() -> Iterator[_Watch]:
     watch = _Watch()
