@@ -169,7 +169,7 @@ def _constants(path: str) -> Dict[str, Any]:
                 if isinstance(target, ast.Name):
                     try:
                         values[target.id] = ast.literal_eval(node.value)
-                    except ValueError:
+                    except (ValueError, TypeError):
                         values[target.id] = None
     return values
 
