@@ -135,4 +135,7 @@ def error_from_dict(result: Dict[str, Any]) -> BackupError:
 def describe_os_error(error: OSError) -> str:
     """Return the system's words for an error and the path it was about, without Python's decoration."""
     reason = error.strerror or str(error)
-    return "{0}: {1}".format(error.filename, reason) if error.filename else reason
+    name = error.filename
+    if isinstance(name, bytes):
+        name = name.decode("utf-8", "backslashreplace")
+    return "{0}: {1}".format(name, reason) if name else reason

@@ -111,7 +111,9 @@ class Repository:
         while not place.exists():
             place = place.parent
         if not place.is_dir():
-            raise RepositoryError(f"repository {self.path}: {place} is not a directory")
+            raise RepositoryError(
+                f"repository {self.path}: {place} is not a directory; set papermerge_backup_repository"
+            )
         if not os.access(place, os.W_OK | os.X_OK):
             raise RepositoryError(
                 f"repository {self.path} cannot be written: no permission in {place}; set "

@@ -150,7 +150,9 @@ def copy_database(source: str, target: str, progress: Progress, restarts: int = 
             os.fsync(stream.fileno())
     except _Locked:
         raise DatabaseError(
-            "database {0} was locked by another process for more than {1:.0f} s".format(source, LOCK_PATIENCE)
+            "database {0} was locked by another process for more than {1:.0f} s; let that finish and run again".format(
+                source, LOCK_PATIENCE
+            )
         ) from None
     except OSError as error:
         raise DatabaseError("database {0} cannot be copied: {1}".format(source, describe_os_error(error))) from None
@@ -174,7 +176,9 @@ def _explained(error: sqlite3.Error, path: str, what: str) -> BackupError:
             "no room for the copy of database {0}: {1}; free some or set papermerge_backup_copy_dir".format(path, text)
         )
     if "locked" in text or "busy" in text:
-        return DatabaseError("database {0} is locked by another process ({1})".format(path, text))
+        return DatabaseError(
+            "database {0} is locked by another process ({1}); let that finish and run again".format(path, text)
+        )
     if "malformed" in text or "not a database" in text or "corrupt" in text:
         return DatabaseError(
             "database {0} is damaged: {1}; repair it (sqlite3's .recover) before it is backed up".format(path, text)
