@@ -345,7 +345,11 @@ def test_a_repository_that_cannot_be_written_is_named(created: Created) -> None:
         "repository-read-only",
         (f"repository {home}/read-only cannot be written", "set papermerge_backup_repository"),
     )
-    assert_said(created.bad, "repository-is-a-file", (f"repository {home}/file: {home}/file is not a directory",))
+    assert_said(
+        created.bad,
+        "repository-is-a-file",
+        (f"repository {home}/file: {home}/file is not a directory", "set papermerge_backup_repository"),
+    )
     assert list((home / "read-only").iterdir()) == []
 
 
@@ -624,7 +628,7 @@ RESTORE_CASES: dict[str, Case] = {
         "fallocate -l $(( $(df --output=avail -B1 . | tail -n1) - {media} - 20000 )) filler",
     ),
     "disk-fills-up": Case(
-        ("the host has no room left: ", "No space left on device", "free some and run again"),
+        ("the host has no room left: page_", "No space left on device", "free some and run again"),
         # Nobody can tell before how many files a disk will take.
         "mkdir filler; seq $(( $(df --output=iavail . | tail -n1) - 60 )) | (cd filler; xargs touch)",
     ),
@@ -714,5 +718,5 @@ def test_refused_restores_leave_nothing_on_the_host(refused: Refused) -> None:
 def test_a_locked_database_is_named_after_a_minute(created: Created) -> None:
     run = created.playbooks.finish(created.locked)
     created.lock_holder.communicate(b"x\n")
-    assert_said(run, "locked", (f"database {CASES}/locked/db.sqlite3 is locked by another process",))
+    assert_said(run, "locked", (f"database {CASES}/locked/db.sqlite3 is locked by another process", "run again"))
     assert len(created.playbooks.snapshots("locked")) == 1
