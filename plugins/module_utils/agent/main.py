@@ -9,7 +9,9 @@ seconds, or at a signal, and takes away what it has made on the host. After an e
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
 import queue
 import signal
@@ -17,12 +19,12 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, BinaryIO, Callable, Dict, Iterable, Iterator, Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, Optional
 
 from ..errors import BackupError, ConnectionLost, SpaceError, describe_os_error
 from . import protocol
 from .protocol import Frame, FrameWriter
-from .workspace import Cleanup
+from .workspace import Cleanup, OwnDirectory
 
 EXIT_FAILED = 1
 EXIT_ABANDONED = 70
@@ -41,11 +43,12 @@ class Channel:
     ``keep``: the agent ends after each request (staging), so what an operation has to leave for the next one stays.
     """
 
-    def __init__(self, source: BinaryIO, descriptor: int, batch: bool) -> None:
+    def __init__(self, source: io.BufferedReader, descriptor: int, batch: bool) -> None:
         self._source = source
         self._descriptor = descriptor
         self.keep = batch
         self.cleanup = Cleanup()
+        self._held: Dict[str, OwnDirectory] = {}
         self._writer = FrameWriter(self._write)
         self._inbox: queue.Queue[Optional[Frame]] = queue.Queue(maxsize=8)
         self._heard = time.monotonic()
@@ -58,6 +61,35 @@ class Channel:
         view = memoryview(data)
         while view:
             view = view[os.write(self._descriptor, view) :]
+
+    # -- directories that live longer than one operation -------------------------------------------------------------
+
+    def hold(self, directory: OwnDirectory) -> str:
+        """Keep a directory of ours open until :meth:`release` or the agent's end. Returns its path."""
+        self._held[directory.path] = directory
+        return directory.path
+
+    @contextlib.contextmanager
+    def held(self, path: str) -> Iterator[OwnDirectory]:
+        """Yield a directory that an earlier operation has made: ours still, or opened again and locked meanwhile.
+
+        Raises TargetError when it is gone, in use or not ours.
+        """
+        directory = self._held.get(path)
+        if directory is not None:
+            yield directory
+            return
+        directory = OwnDirectory.reopen(path)
+        try:
+            yield directory
+        finally:
+            directory.close()
+
+    def release(self) -> None:
+        """Close what is held; the directories stay."""
+        for directory in self._held.values():
+            directory.close()
+        self._held.clear()
 
     # -- what operations use ------------------------------------------------------------------------------------------
 
@@ -157,11 +189,22 @@ class Channel:
             if frame is None or frame.kind != protocol.HEARTBEAT:
                 return frame
 
+    def _read(self, length: int) -> bytes:
+        """Read exactly so much, or less at the end. Over a slow link a frame takes long: every byte counts as heard."""
+        parts = []
+        while length:
+            piece = self._source.read1(length)
+            if not piece:
+                break
+            self._heard = time.monotonic()
+            parts.append(piece)
+            length -= len(piece)
+        return b"".join(parts)
+
     def _listen(self) -> None:
         try:
             while True:
-                frame = protocol.read_frame(self._source.read)
-                self._heard = time.monotonic()
+                frame = protocol.read_frame(self._read)
                 if frame is None:
                     break
                 if frame.kind == protocol.HEARTBEAT:
@@ -195,11 +238,13 @@ class Channel:
 
     def abandon(self) -> None:
         """Undo and end at once, from any thread."""
-        self.cleanup.run()
-        os._exit(EXIT_ABANDONED)
+        try:
+            self.cleanup.run()
+        finally:
+            os._exit(EXIT_ABANDONED)
 
 
-def run(source: BinaryIO, batch: bool) -> None:
+def run(source: io.BufferedReader, batch: bool) -> None:
     """Serve one controller over standard input and output, then exit."""
     from .operations import OPERATIONS
 
@@ -207,8 +252,16 @@ def run(source: BinaryIO, batch: bool) -> None:
     descriptor = os.dup(1)
     os.dup2(2, 1)
     channel = Channel(source, descriptor, batch)
-    for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(name, lambda _number, _frame: channel.abandon())
+    names = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+    def end(_number: int, _frame: object) -> None:
+        # A second signal must not end the agent while it still undoes.
+        for name in names:
+            signal.signal(name, signal.SIG_IGN)
+        channel.abandon()
+
+    for name in names:
+        signal.signal(name, end)
     status = channel.serve(OPERATIONS)
     sys.stderr.flush()
     os._exit(status)

@@ -82,7 +82,7 @@ def dump_database(channel: Channel, arguments: Arguments) -> Result:
     directory = OwnDirectory(parent, COPY_PURPOSE)
     token = channel.cleanup.add(directory.remove)
     try:
-        copy = os.path.join(directory.path, "database.sqlite3")
+        copy = directory.inside("database.sqlite3")
         status = os.stat(place)
         report = sqlite.copy_database(place, copy, channel.progress)
         with sqlite.DatabaseFile(copy, place) as database:

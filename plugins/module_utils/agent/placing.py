@@ -10,16 +10,19 @@ the next restore finds it and undoes what was begun.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 import stat
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from ..database import sqlite
-from ..durable import sync_directory, write_private
-from ..errors import SettingError, TargetError, describe_os_error
+from ..durable import write_private
+from ..errors import MediaError, SettingError, TargetError, describe_os_error
 from ..media.extract import Ownership
+from ..media.root import MediaRoot
+from ..media.scan import Scanner
+from ..paths import shown
 from .main import Channel
 from .workspace import PREFIX, OwnDirectory, abandoned, is_mount_point, remove_abandoned
 
@@ -60,42 +63,121 @@ def _content(media_root: str, hint: str) -> List[str]:
         ) from None
 
 
-def interrupted_restores(directory: str) -> List[Tuple[str, Dict[str, Any]]]:
-    """Return the directories of restores that were killed between their first and their last rename, with journals.
+class Interrupted:
+    """A restore that was killed between its first and its last rename. The last one takes the database out of
+    ``directory``, which is open and locked; ``journal`` is what it was about to do."""
 
-    The last rename takes the database out of the directory.
-    """
-    found = []
-    for path in abandoned(directory, PURPOSE):
+    def __init__(self, directory: OwnDirectory, journal: Dict[str, Any], written_ns: int) -> None:
+        self.directory = directory
+        self.journal = journal
+        self._written_ns = written_ns
+
+    def require_undoable(self, media_root: str, database: str) -> None:
+        """Raise TargetError unless undoing takes back what the restore has put in place, and nothing else."""
+        where = "a restore onto this target was interrupted (its journal is {0}/{1})".format(
+            self.directory.path, JOURNAL
+        )
+        if self.journal["media_root"] != media_root:
+            raise TargetError(
+                "{0}, with media directory {1}, not {2}; restore with the same settings first".format(
+                    where, self.journal["media_root"], media_root
+                )
+            )
+        if not sqlite.is_empty_database(database):
+            raise TargetError(
+                "{0}, but database {1} is not empty any more; move one of them aside".format(where, database)
+            )
+        for name, identity in self.journal["items"].items():
+            placed = os.path.join(media_root, name) if name else media_root
+            if self._is_staged(name):
+                continue
+            if _identity(placed) != identity:
+                raise TargetError(
+                    "{0}, but {1} is not what it had put there; move it and the journal's directory aside".format(
+                        where, placed
+                    )
+                )
+        self._require_untouched(media_root, where)
+
+    def _is_staged(self, name: str) -> bool:
+        return os.path.lexists(os.path.join(self.journal["media_stage"], MEDIA, name))
+
+    def _require_untouched(self, media_root: str, where: str) -> None:
+        """Raise TargetError when something was written to the media since: it would be taken away with them."""
+        if not os.path.isdir(media_root):
+            return
+        root = MediaRoot(media_root)
         try:
-            with open(os.path.join(path, JOURNAL), encoding="utf-8") as stream:
-                journal = json.load(stream)
-        except (OSError, ValueError):
-            continue
-        if os.path.exists(os.path.join(path, DATABASE)):
-            found.append((path, journal))
+            for found in Scanner(root).files():
+                if b"/" in found.path and found.ctime_ns > self._written_ns:
+                    raise TargetError(
+                        "{0}, but {1} in {2} was written after that; move it and the journal's directory aside".format(
+                            where, shown(found.path), media_root
+                        )
+                    )
+        except MediaError as error:
+            raise TargetError("{0}, but {1}".format(where, error.message)) from None
+        finally:
+            root.close()
+
+    def undo(self) -> None:
+        """Take the media back out of their place, and forget the journal. What :meth:`require_undoable` has allowed.
+
+        May itself be killed at any step: the next undo goes on from there.
+        """
+        stage = OwnDirectory.reopen(self.journal["media_stage"])
+        try:
+            self.take_back(stage)
+        finally:
+            stage.close()
+
+    def take_back(self, stage: OwnDirectory) -> None:
+        """Undo with a media stage that is open already."""
+        journal = self.journal
+        for name in journal["items"]:
+            if not self._is_staged(name):
+                os.rename(
+                    os.path.join(journal["media_root"], name) if name else journal["media_root"],
+                    stage.inside(os.path.join(MEDIA, name) if name else MEDIA),
+                )
+        if journal["rename"] and journal["media_existed"]:
+            os.makedirs(journal["media_root"], exist_ok=True)
+            give(journal["media_root"], journal["media_mode"], tuple(journal["media_ids"]), Ownership())
+        # Before the directories go: without them the media could not be told from what somebody else put there.
+        os.unlink(self.directory.inside(JOURNAL))
+
+    def close(self) -> None:
+        self.directory.close()
+
+
+def _identity(path: str) -> Optional[List[int]]:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return [status.st_dev, status.st_ino]
+
+
+def interrupted_restores(parent: str) -> List[Interrupted]:
+    """Return the restores that were killed half-way below the parent of a database; the caller closes them."""
+    found = []
+    for directory in abandoned(parent, PURPOSE):
+        interrupted = _read_journal(directory)
+        if interrupted is None:
+            directory.close()
+        else:
+            found.append(interrupted)
     return found
 
 
-def _undo(path: str, journal: Dict[str, Any]) -> None:
-    """Take the media of an interrupted restore back out of their place, then forget the journal.
-
-    May itself be killed at any step: the next undo goes on from there.
-    """
-    staged, media_root = os.path.join(journal["media_stage"], MEDIA), journal["media_root"]
-    if not journal["rename"]:
-        for name in journal["entries"]:
-            if os.path.lexists(os.path.join(media_root, name)):
-                os.rename(os.path.join(media_root, name), os.path.join(staged, name))
-    else:
-        if not os.path.exists(staged) and os.path.isdir(media_root):
-            os.rename(media_root, staged)
-        if journal["media_existed"]:
-            os.makedirs(media_root, exist_ok=True)
-            os.chown(media_root, *journal["media_ids"])
-            os.chmod(media_root, journal["media_mode"])
-    # Before the directories go: without them the media could not be told from what somebody else put there.
-    os.unlink(os.path.join(path, JOURNAL))
+def _read_journal(directory: OwnDirectory) -> Optional[Interrupted]:
+    if not os.path.lexists(directory.inside(DATABASE)):
+        return None
+    try:
+        with open(directory.inside(JOURNAL), encoding="utf-8") as stream:
+            return Interrupted(directory, json.load(stream), os.fstat(stream.fileno()).st_mtime_ns)
+    except (OSError, ValueError):
+        return None
 
 
 def clear_up(media_root: str, database: str) -> None:
@@ -111,50 +193,56 @@ def clear_up(media_root: str, database: str) -> None:
 def begin_restore(channel: Channel, arguments: Arguments) -> Result:
     """Clear up after killed restores and make a directory for each side. Returns their paths, empty for no side."""
     media_root, database = arguments["media_root"], arguments["database_path"]
-    state: Dict[str, Any] = {"media_stage": "", "database_stage": "", "database_made": [], "media_made": []}
-    token = channel.cleanup.add(lambda: _abandon(state))
-    held: List[OwnDirectory] = []
+    state: Dict[str, Any] = {
+        "media_stage": "",
+        "database_stage": "",
+        "database_path": database,
+        "database_made": [],
+        "media_made": [],
+    }
+    token = channel.cleanup.add(lambda: _abandon(channel, state))
     if database:
         parent = os.path.dirname(database)
-        interrupted = interrupted_restores(parent)
-        for path, journal in interrupted:
-            _undo(path, journal)
-            remove_abandoned(os.path.dirname(journal["media_stage"]), PURPOSE)
-        remove_abandoned(parent, PURPOSE)
-        if interrupted:
-            require_empty(media_root, database)
+        for interrupted in interrupted_restores(parent):
+            try:
+                interrupted.require_undoable(media_root, database)
+                interrupted.undo()
+            finally:
+                interrupted.close()
         _make_parents(parent, state["database_made"])
-        held.append(OwnDirectory(parent, PURPOSE))
-        state["database_stage"] = held[-1].path
+    clear_up(media_root, database)
+    require_empty(media_root, database)
+    if database:
+        state["database_stage"] = channel.hold(OwnDirectory(os.path.dirname(database), PURPOSE))
     if media_root:
-        remove_abandoned(media_root, PURPOSE)
-        remove_abandoned(os.path.dirname(media_root), PURPOSE)
         inside = _has_to_stay(media_root)
-        media_parent = media_root if inside else os.path.dirname(media_root)
-        _make_parents(media_parent, state["media_made"])
-        held.append(OwnDirectory(media_parent, PURPOSE))
-        state.update(media_stage=held[-1].path, rename=not inside)
-        os.mkdir(os.path.join(held[-1].path, MEDIA), 0o700)
+        parent = media_root if inside else os.path.dirname(media_root)
+        _make_parents(parent, state["media_made"])
+        stage = OwnDirectory(parent, PURPOSE)
+        state.update(media_stage=channel.hold(stage), rename=not inside)
+        os.mkdir(stage.inside(MEDIA), 0o700)
     if channel.keep:
         channel.cleanup.remove(token)
-        for directory in held:
-            directory.close()
+        channel.release()
     return state
 
 
 def _has_to_stay(media_root: str) -> bool:
-    """Tell whether a media directory has to be filled where it is: a rename can replace only an empty directory, and
-    no mount point, beside which lies another file system."""
+    """Tell whether a media directory has to be filled where it is.
+
+    A rename can replace only an empty directory that lies in the same file system as its parent and is no mount
+    point, and needs a parent that may be written.
+    """
+    parent = os.path.dirname(media_root)
     try:
-        return is_mount_point(media_root) or bool(os.listdir(media_root))
+        return (
+            is_mount_point(media_root)
+            or bool(os.listdir(media_root))
+            or os.stat(media_root).st_dev != os.stat(parent).st_dev
+            or not os.access(parent, os.W_OK)
+        )
     except FileNotFoundError:
         return False
-
-
-def remove_tree(path: str) -> None:
-    """Remove a directory of ours with everything in it; an empty name is none."""
-    if path:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _make_parents(directory: str, made: List[str]) -> None:
@@ -171,57 +259,69 @@ def _make_parents(directory: str, made: List[str]) -> None:
         made.append(path)
 
 
-def _abandon(state: Dict[str, Any]) -> None:
-    journal = os.path.join(state["database_stage"], JOURNAL)
-    if os.path.exists(journal) and os.path.exists(os.path.join(state["database_stage"], DATABASE)):
-        with open(journal, encoding="utf-8") as stream:
-            _undo(state["database_stage"], json.load(stream))
-    remove_tree(state["media_stage"])
-    remove_tree(state["database_stage"])
+def _abandon(channel: Channel, state: Dict[str, Any]) -> None:
+    """Undo everything since begin_restore. What cannot be undone safely stays, with its journal, for a person."""
+    with contextlib.ExitStack() as stack:
+        stages = [
+            stack.enter_context(channel.held(state[name])) for name in ("database_stage", "media_stage") if state[name]
+        ]
+        interrupted = _read_journal(stages[0]) if state["database_stage"] and stages else None
+        if interrupted is not None:
+            interrupted.require_undoable(interrupted.journal["media_root"], state["database_path"])
+            interrupted.take_back(stages[1])
+        for stage in stages:
+            stage.remove()
     for path in reversed(state["database_made"] + state["media_made"]):
-        try:
+        with contextlib.suppress(OSError):
             os.rmdir(path)
-        except OSError:
-            continue
 
 
-def abandon_restore(_channel: Channel, arguments: Arguments) -> Result:
+def abandon_restore(channel: Channel, arguments: Arguments) -> Result:
     """Undo everything since begin_restore, whose result is the argument ``state``."""
-    _abandon(arguments["state"])
+    _abandon(channel, arguments["state"])
     return {}
 
 
 def place(channel: Channel, arguments: Arguments) -> Result:
-    """Put media and database in place: look once more that the target is empty, sync, then rename.
+    """Put media and database in place: sync, look once more that the target is empty, then rename.
 
     The database comes last: while it is absent no Papermerge takes the target for a working one.
     """
     state, media_root, database = arguments["state"], arguments["media_root"], arguments["database_path"]
-    require_empty(media_root, database)
     ownership = Ownership()
-    if database:
-        _dress_database(os.path.join(state["database_stage"], DATABASE), database, arguments, ownership)
-        # SQLite makes its journal beside the database: the directory has to belong to the same user.
-        if arguments["database_owner"] is not None:
-            _give_directories(state["database_made"], arguments["database_owner"], ownership)
-    journal = {}
-    if media_root:
-        journal = _dress_media(state, media_root, arguments, ownership)
-        _give_directories(state["media_made"], arguments["directory_owner"], ownership)
-    # One sync for all files of the tree instead of one each; Linux returns when the data is on disk.
-    os.sync()
-    with channel.cleanup.held_off():
-        if media_root and database:
-            write_private(os.path.join(state["database_stage"], JOURNAL), json.dumps(journal).encode("ascii"))
-            sync_directory(state["database_stage"])
-        if media_root:
-            _place_media(journal)
+    with contextlib.ExitStack() as stack:
+        stages = {
+            name: stack.enter_context(channel.held(state[name]))
+            for name in ("database_stage", "media_stage")
+            if state[name]
+        }
+        require_empty(media_root, database)
         if database:
-            _place_database(os.path.join(state["database_stage"], DATABASE), database)
-        # From here on nothing is undone: what is in place is whole.
-        channel.cleanup.clear()
-        remove_tree(state["media_stage"])
-        remove_tree(state["database_stage"])
+            _dress_database(stages["database_stage"].inside(DATABASE), database, arguments, ownership)
+            # SQLite makes its journal beside the database: the directory has to belong to the same user.
+            if arguments["database_owner"] is not None:
+                _give_directories(state["database_made"], arguments["database_owner"], ownership)
+        journal: Dict[str, Any] = {}
+        if media_root:
+            journal = _dress_media(stages["media_stage"], state["rename"], media_root, arguments, ownership)
+            _give_directories(state["media_made"], arguments["directory_owner"], ownership)
+        # One sync for all files of the tree instead of one each.
+        for stage in stages.values():
+            stage.sync_file_system()
+        with channel.cleanup.held_off():
+            # The sync may have taken minutes.
+            require_empty(media_root, database)
+            if media_root and database:
+                write_private(stages["database_stage"].inside(JOURNAL), json.dumps(journal).encode("ascii"))
+                stages["database_stage"].sync()
+            if media_root:
+                _place_media(stages["media_stage"], journal)
+            if database:
+                _place_database(stages["database_stage"], database)
+            # From here on nothing is undone: what is in place is whole.
+            channel.cleanup.clear()
+            for stage in stages.values():
+                stage.remove()
     return {"media_root": media_root, "database_path": database, "given_away": ownership.can_give}
 
 
@@ -239,57 +339,65 @@ def _dress_database(copy: str, database: str, arguments: Arguments, ownership: O
             mode, ids = 0o600, (status.st_uid, status.st_gid)
         else:
             mode, ids = arguments["database_mode"], ownership.ids(*arguments["database_owner"])
-    _give(copy, mode, ids, ownership)
+    give(copy, mode, ids, ownership)
 
 
-def _dress_media(state: Dict[str, Any], media_root: str, arguments: Arguments, ownership: Ownership) -> Dict[str, Any]:
-    """Give the unpacked media directory mode and owner, and return the journal of putting it in place."""
-    staged = os.path.join(state["media_stage"], MEDIA)
+def _dress_media(
+    stage: OwnDirectory, rename: bool, media_root: str, arguments: Arguments, ownership: Ownership
+) -> Dict[str, Any]:
+    """Give the unpacked media directory mode and owner, and return the journal of putting it in place.
+
+    ``items``: device and inode of what is moved, by its name below the media root; the directory itself has none.
+    """
+    staged = stage.inside(MEDIA)
     existed = os.path.isdir(media_root)
     mode, ids = arguments["directory_mode"], ownership.ids(*arguments["directory_owner"])
     if existed:
         status = os.stat(media_root)
         mode, ids = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
-    if state["rename"]:
-        _give(staged, mode, ids, ownership)
+    if rename:
+        give(staged, mode, ids, ownership)
+    names = [""] if rename else sorted(os.listdir(staged))
     return {
         "media_root": media_root,
-        "media_stage": state["media_stage"],
-        "rename": state["rename"],
+        "media_stage": stage.path,
+        "rename": rename,
         "media_existed": existed,
         "media_mode": mode,
         "media_ids": ids,
-        "entries": sorted(os.listdir(staged)),
+        "items": {name: _identity(os.path.join(staged, name) if name else staged) for name in names},
     }
 
 
-def _place_media(journal: Dict[str, Any]) -> None:
-    staged, media_root = os.path.join(journal["media_stage"], MEDIA), journal["media_root"]
+def _place_media(stage: OwnDirectory, journal: Dict[str, Any]) -> None:
     if journal["rename"]:
-        os.rename(staged, media_root)
-        sync_directory(os.path.dirname(media_root))
-        return
-    for name in journal["entries"]:
-        os.rename(os.path.join(staged, name), os.path.join(media_root, name))
-    sync_directory(media_root)
+        os.rename(stage.inside(MEDIA), stage.beside(os.path.basename(journal["media_root"])))
+    else:
+        for name in journal["items"]:
+            os.rename(stage.inside(os.path.join(MEDIA, name)), stage.beside(name))
+    stage.sync_parent()
 
 
-def _place_database(copy: str, database: str) -> None:
+def _place_database(stage: OwnDirectory, database: str) -> None:
+    name = os.path.basename(database)
     for suffix in sqlite.SIDE_FILES:
-        try:
-            os.unlink(database + suffix)
-        except FileNotFoundError:
-            continue
-    os.rename(copy, database)
-    sync_directory(os.path.dirname(database))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(stage.beside(name + suffix))
+    os.rename(stage.inside(DATABASE), stage.beside(name))
+    stage.sync_parent()
 
 
 def _give_directories(paths: List[str], owner: List[Any], ownership: Ownership) -> None:
     for path in paths:
-        _give(path, 0o755, ownership.ids(*owner), ownership)
+        give(path, 0o755, ownership.ids(*owner), ownership)
 
 
-def _give(path: str, mode: int, ids: Tuple[int, int], ownership: Ownership) -> None:
-    if ownership.can_give and ids != (-1, -1):
-        os.chown(path, *ids)
-    os.chmod(path, mode)
+def give(path: str, mode: int, ids: Tuple[int, int], ownership: Ownership) -> None:
+    """Set mode and owner of a file or directory, never of what a link in its place leads to. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if ownership.can_give and ids != (-1, -1):
+            os.fchown(descriptor, *ids)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)

@@ -49,6 +49,12 @@ def check_target(channel: Channel, arguments: Arguments) -> Result:
             "papermerge_backup_database_url".format(database, media_root)
         )
     interrupted = interrupted_restores(os.path.dirname(database)) if database else []
+    try:
+        for found in interrupted:
+            found.require_undoable(media_root, database)
+    finally:
+        for found in interrupted:
+            found.close()
     if not interrupted:
         if arguments.get("clear_up"):
             clear_up(media_root, database)
@@ -58,7 +64,7 @@ def check_target(channel: Channel, arguments: Arguments) -> Result:
         "media_root": media_root,
         "database_path": database,
         "release_line": instance.line.name if instance else "",
-        "interrupted": [journal["media_root"] for _path, journal in interrupted],
+        "interrupted": [found.journal["media_root"] for found in interrupted],
         "zstd": zstd_program() is not None,
     }
 
@@ -202,14 +208,15 @@ def extract(channel: Channel, arguments: Arguments) -> Result:
     ownership = Ownership()
     ids = ownership.ids(*arguments["directory_owner"])
     members: List[PartMemberPlan] = [part_member_plan(fields) for fields in channel.input_records()]
-    extractor = Extractor(os.path.join(arguments["media_stage"], MEDIA), arguments["directory_mode"], ids, ownership)
-    try:
-        source = _plain(channel, arguments)
-        extractor.extract(ExactReader(source).read, arguments["tar_size"], members)
-        for _rest in source:
-            raise DamageError("the part goes on after the end of its archive")
-    finally:
-        extractor.close()
+    with channel.held(arguments["media_stage"]) as stage:
+        extractor = Extractor(stage.inside(MEDIA), arguments["directory_mode"], ids, ownership)
+        try:
+            source = _plain(channel, arguments)
+            extractor.extract(ExactReader(source).read, arguments["tar_size"], members)
+            for _rest in source:
+                raise DamageError("the part goes on after the end of its archive")
+        finally:
+            extractor.close()
     return {"files": extractor.files, "size": extractor.size}
 
 
@@ -218,7 +225,11 @@ def receive_database(channel: Channel, arguments: Arguments) -> Result:
 
     ``plain_size`` (bytes) and ``plain_sha256`` are 0 and empty where nobody knows them, ``release_line`` likewise.
     """
-    path = os.path.join(arguments["database_stage"], DATABASE)
+    with channel.held(arguments["database_stage"]) as stage:
+        return _receive(channel, stage.inside(DATABASE), arguments)
+
+
+def _receive(channel: Channel, path: str, arguments: Arguments) -> Result:
     digest = hashlib.sha256()
     size = 0
     limit = arguments["plain_size"]

@@ -6,19 +6,26 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
 import re
-import shutil
+import stat
+import subprocess
 import tempfile
 import threading
+import time
 from typing import Callable, Dict, Iterator, List, Tuple
 
-from ..errors import SettingError, SpaceError, describe_os_error
+from ..durable import PRIVATE_DIRECTORY
+from ..errors import SettingError, SpaceError, TargetError
+from ..media.root import DIRECTORY
 from ..media.scan import OWN_PREFIX
 
 PREFIX = os.fsdecode(OWN_PREFIX)
+#: Seconds for which a removal goes on while something is still being written.
+REMOVE_SECONDS = 5.0
 #: File systems that are memory: a copy there could take the memory of the application.
 MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")
 
@@ -59,86 +66,157 @@ class Cleanup:
             actions = [self._actions[token] for token in sorted(self._actions, reverse=True)]
             self._actions.clear()
             for action in actions:
-                try:
+                # Whatever goes wrong with one, the others have to run.
+                with contextlib.suppress(Exception):
                     action()
-                except OSError:
-                    continue
 
 
 class OwnDirectory:
-    """A private directory of ours below ``parent``, locked as long as this object is open."""
+    """A private directory of ours below ``parent``, locked as long as this object is open.
+
+    The parent may belong to the application's user, who can rename what lies in it. So the content is reached through
+    :meth:`inside`, by the descriptor that was checked, and never by the directory's path.
+    """
 
     def __init__(self, parent: str, purpose: str) -> None:
         while True:
+            self._open_parent(parent)
             try:
-                self.path = tempfile.mkdtemp(prefix="{0}{1}-".format(PREFIX, purpose), dir=parent)
-                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                made = tempfile.mkdtemp(prefix="{0}{1}-".format(PREFIX, purpose), dir=self.beside(""))
+                self._descriptor = os.open(made, DIRECTORY)
             except FileNotFoundError:
-                if os.path.isdir(parent):
-                    continue
-                raise SettingError("directory {0} does not exist".format(parent)) from None
+                os.close(self._parent)
+                continue
             except OSError as error:
+                os.close(self._parent)
                 kind = SpaceError if error.errno in (errno.ENOSPC, errno.EDQUOT) else SettingError
-                raise kind("cannot make a directory in {0}: {1}".format(parent, describe_os_error(error))) from None
+                reason = error.strerror or str(error)
+                raise kind("cannot make a directory in {0}: {1}".format(parent, reason)) from None
+            self.path = os.path.join(parent, os.path.basename(made))
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             # Another run may have taken it for abandoned before it was locked.
-            if os.path.isdir(self.path):
+            if self._is_ours() and os.path.isdir(made):
                 return
-            os.close(self._descriptor)
+            self.close()
+
+    def _open_parent(self, parent: str) -> None:
+        try:
+            self._parent = os.open(parent, DIRECTORY)
+        except OSError as error:
+            raise SettingError("directory {0} cannot be opened: {1}".format(parent, error.strerror)) from None
+
+    @classmethod
+    def reopen(cls, path: str) -> OwnDirectory:
+        """Open and lock a directory that an earlier run has made.
+
+        Raises TargetError when it is gone, in use, or not a private directory of the user that we run as.
+        """
+        directory = cls.__new__(cls)
+        directory.path = path
+        directory._open_parent(os.path.dirname(path))
+        directory._descriptor = -1
+        try:
+            directory._descriptor = os.open(os.path.basename(path), DIRECTORY, dir_fd=directory._parent)
+        except OSError as error:
+            directory.close()
+            raise TargetError("directory {0} is gone: {1}".format(path, error.strerror)) from None
+        try:
+            fcntl.flock(directory._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            directory.close()
+            raise TargetError("directory {0} is in use by another run".format(path)) from None
+        if not directory._is_ours():
+            directory.close()
+            raise TargetError("directory {0} is not ours: its owner or mode is another; remove it".format(path))
+        return directory
+
+    def _is_ours(self) -> bool:
+        status = os.fstat(self._descriptor)
+        return status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == PRIVATE_DIRECTORY
+
+    def inside(self, name: str) -> str:
+        """Return a path of something in the directory, good as long as this object is open."""
+        return "/proc/self/fd/{0}/{1}".format(self._descriptor, name)
+
+    def beside(self, name: str) -> str:
+        """Return a path of something in the same parent, good as long as this object is open."""
+        return "/proc/self/fd/{0}/{1}".format(self._parent, name)
+
+    def sync_parent(self) -> None:
+        """Wait until the parent's entries are on disk."""
+        os.fsync(self._parent)
+
+    def sync(self) -> None:
+        """Wait until the directory's entries are on disk."""
+        os.fsync(self._descriptor)
+
+    def sync_file_system(self) -> None:
+        """Wait until all data of the directory's file system is on disk. Raises OSError when some is lost (syncfs(2),
+        Linux 5.8)."""
+        try:
+            syncfs = ctypes.CDLL(None, use_errno=True).syncfs
+        except (OSError, AttributeError):
+            os.sync()
+            return
+        if syncfs(self._descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), self.path)
 
     def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the directory. What another thread of ours still writes into it goes as well."""
+        deadline = time.monotonic() + REMOVE_SECONDS
+        while self._descriptor >= 0:
+            names = os.listdir(self._descriptor)
+            if names:
+                # The program, because Python's own removal recurses and ends at some hundred levels.
+                command = ["rm", "-rf", "--"] + [self.inside(name) for name in names]
+                subprocess.run(
+                    command,
+                    check=False,
+                    stdin=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=[self._descriptor],
+                )
+            try:
+                os.rmdir(os.path.basename(self.path), dir_fd=self._parent)
+                break
+            except FileNotFoundError:
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.05)
         self.close()
 
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+        if self._parent >= 0:
+            os.close(self._parent)
+            self._parent = -1
 
 
-@contextlib.contextmanager
-def _lock_if_abandoned(path: str) -> Iterator[bool]:
-    """Hold the lock of a directory of ours; yields False when its maker still holds it."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        yield False
-        return
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
-    finally:
-        os.close(descriptor)
-
-
-def _own_directories(parent: str, purpose: str) -> List[str]:
+def abandoned(parent: str, purpose: str) -> List[OwnDirectory]:
+    """Return our directories below ``parent`` whose makers are gone, opened and locked; the caller closes them."""
     try:
         names = os.listdir(parent)
     except OSError:
         return []
-    return [os.path.join(parent, name) for name in names if name.startswith("{0}{1}-".format(PREFIX, purpose))]
-
-
-def abandoned(parent: str, purpose: str) -> List[str]:
-    """Return our directories below ``parent`` whose makers are gone."""
     found = []
-    for path in _own_directories(parent, purpose):
-        with _lock_if_abandoned(path) as locked:
-            if locked:
-                found.append(path)
+    for name in sorted(names):
+        if name.startswith("{0}{1}-".format(PREFIX, purpose)):
+            try:
+                found.append(OwnDirectory.reopen(os.path.join(parent, name)))
+            except (TargetError, SettingError):
+                continue
     return found
 
 
 def remove_abandoned(parent: str, purpose: str) -> None:
     """Remove what earlier runs that were killed have left below ``parent``."""
-    for path in _own_directories(parent, purpose):
-        with _lock_if_abandoned(path) as locked:
-            if locked:
-                shutil.rmtree(path, ignore_errors=True)
+    for directory in abandoned(parent, purpose):
+        directory.remove()
 
 
 def _mounts() -> Iterator[Tuple[str, str, str]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -93,8 +94,15 @@ def check_database_file(path: str, found_in: str) -> None:
     try:
         if os.path.isdir(path):
             raise DatabaseError("{0} is a directory; set papermerge_backup_database_url".format(where))
-        with open(path, "rb") as stream:
-            head = stream.read(len(MAGIC))
+        # Not to be kept waiting by a pipe in its place.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            head = os.read(descriptor, len(MAGIC)) if regular else b""
+        finally:
+            os.close(descriptor)
+        if not regular:
+            raise DatabaseError("{0} is not a file; set papermerge_backup_database_url".format(where))
     except FileNotFoundError:
         raise DatabaseError("{0} does not exist; set papermerge_backup_database_url".format(where)) from None
     except OSError as error:
@@ -166,7 +174,25 @@ def _new_copy(target: str) -> sqlite3.Connection:
     # The copy is ours alone and is thrown away when anything fails: no journal beside it, no syncs within it.
     connection.execute("pragma journal_mode = off").fetchone()
     connection.execute("pragma synchronous = off")
+    _require_open(target)
     return connection
+
+
+def _require_open(path: str) -> None:
+    """Raise DatabaseError unless this process has this very file open.
+
+    SQLite resolves the path that it is given. Whoever owns the directory above ours could have put another under its
+    name meanwhile, and we would write wherever that leads.
+    """
+    wanted = os.stat(path)
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            status = os.fstat(int(number))
+        except OSError:
+            continue
+        if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return
+    raise DatabaseError("{0} was moved away while the copy was made".format(path))
 
 
 def _explained(error: sqlite3.Error, path: str, what: str) -> BackupError:

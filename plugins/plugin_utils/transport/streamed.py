@@ -68,7 +68,7 @@ class StreamedSession(Session):
         self._complaint = bytearray()
         self._prompts = 0
         self._buffer = bytearray()
-        self._at_end = False
+        self._at_end = self._is_silent = False
         try:
             # A session of its own: an interrupt at the terminal reaches us, and we end the agent in order.
             self._process = subprocess.Popen(
@@ -144,6 +144,7 @@ class StreamedSession(Session):
         """Wait for more of the agent's output. Returns False at its end. Raises ConnectionLost after ``timeout``."""
         ready, _writable, _failed = select.select([self._output], [], [], max(timeout, 0.0))
         if not ready:
+            self._is_silent = True
             raise ConnectionLost(f"{self._host}: nothing heard for {timeout:.0f} s{self._last_words()}")
         piece = os.read(self._output.fileno(), 1 << 20)
         self._buffer += piece
@@ -227,12 +228,13 @@ class StreamedSession(Session):
                 self._input.close()
 
     def close(self) -> None:
-        """End the agent: it ends by itself when its input does; after CLOSE_SECONDS it is made to."""
+        """End the agent: it ends by itself when its input does; a silent one, or after CLOSE_SECONDS, is made to."""
         self._closing.set()
         with contextlib.suppress(OSError):
             self._input.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(CLOSE_SECONDS)
+        if not self._is_silent:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(CLOSE_SECONDS)
         self._kill()
 
     def _kill(self) -> None:
