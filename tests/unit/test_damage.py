@@ -7,7 +7,9 @@ import json
 import random
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,8 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import checksum_line
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
 from ansible_collections.papermerge.backup.plugins.plugin_utils.restore import RestoreRequest, restore_snapshot
-from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import Verification
+from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import store
+from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import Verification, media_of
 from tests.support.instances import MadeInstance
 from tests.support.snapshots import NoAgent, place_in, put_back, quiet, take, verify
 
@@ -176,6 +179,13 @@ def test_a_whole_manifest_of_another_snapshot_in_its_place_is_noticed(place: Ins
         preflight(place)
 
 
+def test_the_directory_of_another_instance_under_this_name_is_noticed(place: InstanceDirectory) -> None:
+    stranger = place_in(place.path.parent, "three")
+    (place.path.parent / "two").rename(stranger.path)
+    with pytest.raises(DamageError, match="is the manifest of a snapshot of instance two"):
+        preflight(stranger)
+
+
 def test_a_manifest_that_was_rewritten_with_its_checksum_contradicts_the_history(place: InstanceDirectory) -> None:
     files = stored_files(place)
     fields = json.loads(files["manifest"].read_bytes())
@@ -211,6 +221,25 @@ def test_a_manifest_that_leaves_a_part_out_or_counts_files_wrongly_is_noticed(pl
         preflight(place)
     rewrite(place, totals=fields["totals"], parts=[])
     with pytest.raises(DamageError, match="none of its parts"):
+        preflight(place)
+
+
+@pytest.mark.parametrize(
+    "change", [{"sha256": "f" * 64}, {"size": 1}, {"path": b"docs/zzz"}, {"part": "f" * 32}], ids=str
+)
+def test_an_index_that_contradicts_the_record_of_its_part_is_noticed(
+    place: InstanceDirectory, change: dict[str, Any]
+) -> None:
+    """Index and manifest agree; only the part's own record says something else."""
+    snapshot = place.select("latest")
+    entries = list(media_of(place, snapshot).entries())
+    entries[-1] = replace(entries[-1], **change)
+    path = snapshot.directory / snapshot.require_manifest().index_file.name
+    path.unlink()
+    index = store(path, (entry.encode() for entry in entries))
+    fields = snapshot.require_manifest().fields
+    rewrite(place, files={**fields["files"], "index": asdict(index)})
+    with pytest.raises(DamageError, match=r"disagree about|none of its parts"):
         preflight(place)
 
 

@@ -23,8 +23,9 @@ from ansible_collections.papermerge.backup.plugins.module_utils.media.tar import
     member_header,
     padding,
 )
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import StoredPart
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PartMember, PartRecord
-from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import unpack
+from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import load_record, store, unpack
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored_media import check_part
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call
 from tests.support.snapshots import interpreter_without, local_agent
@@ -57,6 +58,7 @@ class Target:
         self.root = root
         self.stage = root / "stage"
         (self.stage / "media").mkdir(parents=True)
+        self.stage.chmod(0o700)
         (root / "outside").write_bytes(b"untouched")
         self.interpreter = interpreter
 
@@ -281,6 +283,17 @@ def test_frames_that_stand_one_after_another_are_all_unpacked() -> None:
             list(unpack([joined[:cut]], len(plain), "part"))
     with pytest.raises(DamageError):
         list(unpack([joined + b"x"], len(plain), "part"))
+
+
+def test_a_record_that_is_sound_but_of_another_part_is_refused(tmp_path: Path) -> None:
+    row = plan(b"a")
+    record = PartRecord("0" * 32, 7, "a" * 64, 2048, [PartMember(b"a", row.size, row.sha256, 0)])
+    stored = store(tmp_path / "record", [record.encode()])
+    part = StoredPart("0" * 32, 7, "a" * 64, stored.size, stored.sha256)
+    assert load_record(tmp_path / "record", part) == record
+    for other in (replace(part, id="1" * 32), replace(part, size=8), replace(part, sha256="b" * 64)):
+        with pytest.raises(DamageError, match="the record of another part"):
+            load_record(tmp_path / "record", other)
 
 
 def test_a_replaced_record_field_is_no_way_around() -> None:

@@ -190,6 +190,24 @@ def test_two_processes_never_claim_the_same_number(place: InstanceDirectory) -> 
     assert len(claimed) == len(set(claimed)) == 120
 
 
+def test_a_number_that_another_run_commits_in_the_same_moment_is_not_claimed(
+    place: InstanceDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.make()
+    make = repository_module.make_private_directory
+    others = iter([lambda: commit_by_hand(place, 1, "2026-11-20T10:00:00Z")])
+
+    def lose_the_race(path: Path) -> None:
+        for commit in others:
+            commit()
+        make(path)
+
+    monkeypatch.setattr(repository_module, "make_private_directory", lose_the_race)
+    number, path = place.claim()
+    assert (number, path.name) == (2, "000002")
+    assert os.listdir(place.incoming_path) == ["000002"]
+
+
 def test_a_number_is_not_claimed_again_whatever_has_become_of_its_snapshot(place: InstanceDirectory) -> None:
     place.make()
     place.history.append("committed", "000007-20261122T134215Z", "0" * 64)

@@ -229,6 +229,13 @@ def cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
+def miscount(path: Path) -> None:
+    """Let the head of the file name free pages that are not there: every query still answers."""
+    content = bytearray(path.read_bytes())
+    content[36:40] = (7).to_bytes(4, "big")
+    path.write_bytes(content)
+
+
 WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (Path.unlink, "does not exist; set papermerge_backup_database_url"),
     "empty": (lambda path: os.truncate(path, 0), "is empty; set papermerge_backup_database_url"),
@@ -236,6 +243,7 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("text"), "is not an SQLite database"),
     "only a head": (lambda path: os.truncate(path, 16), "is damaged|cannot be read"),
     "malformed": (spoil, "is damaged"),
+    "damaged where no query goes": (miscount, "is damaged: (?s:.*)[Ff]reelist"),
     "cut short": (cut, "is damaged"),
     "of something else": (
         lambda path: (path.unlink(), sqlite3.connect(path).executescript("create table x (a);").close()),

@@ -104,6 +104,16 @@ def test_every_kind_of_name_is_read_back_by_the_reader_by_python_and_by_gnu_tar(
 
 
 @pytest.mark.parametrize(
+    ("name", "charset"),
+    [(b"\xff" * 150, "BINARY"), ("ä".encode() * 75, None), (b"\xff" * 100, None), (b"n" * 150, None)],
+)
+def test_a_long_name_that_is_not_utf_8_says_so_as_pax_demands(name: bytes, charset: str | None) -> None:
+    data = archive((name, b"")) + END_OF_ARCHIVE
+    with tarfile.open(fileobj=io.BytesIO(data)) as other:
+        assert other.getmembers()[0].pax_headers.get("hdrcharset") == charset
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         ("size", 0o77777777777),
