@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import shlex
+import socket
 import threading
 import time
 from abc import abstractmethod
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible import constants as C
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
@@ -33,7 +35,11 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, Repository
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import agent_command
-from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
+    Call,
+    Session,
+    told_to,
+)
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.ssh import (
     askpass_environment,
     options_from,
@@ -133,7 +139,10 @@ class BackupAction(ActionBase):
 
     def describe(self, session: Session, settings: dict[str, Any]) -> dict[str, Any]:
         """Return the instance as found, with sizes, for check mode."""
-        return session.call(Call("describe", {**settings, "sizes": True}), Handlers(progress=self.progress.update))
+        return session.call(
+            Call("describe", {**settings, "sizes": True}),
+            told_to(self.progress),
+        )
 
     def check_target(self, session: Session, sides: list[str], **more: Any) -> dict[str, Any]:
         """Ask the agent where these sides of a restore go. Raises TargetError when the target is not empty."""
@@ -176,6 +185,9 @@ class BackupAction(ActionBase):
         method = self._become_method()
         if transport not in ("ssh", "local"):
             return f"the connection is {transport}"
+        for option in ("private_key", "pkcs11_provider"):
+            if transport == "ssh" and self._connection.has_option(option) and self._connection.get_option(option):
+                return f"the ssh connection uses {option}"
         if method and method not in STREAMED_BECOME:
             return f"the become method is {method}"
         if method == "doas" and self._become_password():
@@ -183,7 +195,10 @@ class BackupAction(ActionBase):
         return ""
 
     def _interpreter(self) -> str | None:
-        value = self._templar.template(self._vars.get("ansible_python_interpreter"))
+        variables: Mapping[str, Any] = self._vars
+        if self._task.delegate_to:
+            variables = self._vars.get("ansible_delegated_vars", {}).get(self._task.delegate_to, {})
+        value = self._templar.template(C.config.get_config_value("INTERPRETER_PYTHON", variables=dict(variables)))
         return None if value is None or str(value).startswith("auto") else str(value)
 
     @contextlib.contextmanager
@@ -221,7 +236,8 @@ class BackupAction(ActionBase):
         become = self._connection.become
         user = str(become.get_option("become_user", playcontext=self._play_context)) if become is not None else None
         access = HostAccess(self.host, run, self._connection.put_file, self._connection.fetch_file, user)
-        digest = hashlib.sha256(label.encode("utf-8")).hexdigest()[:16]
+        # Two controllers may know the same host under the same name.
+        digest = hashlib.sha256(f"{socket.gethostname()} {label}".encode()).hexdigest()[:16]
         with scratch_directory() as scratch, StagedSession(access, digest, self._interpreter(), scratch) as session:
             yield session
 

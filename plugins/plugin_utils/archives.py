@@ -51,7 +51,12 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     store,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored_media import StoredMedia
-from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
+    Call,
+    Handlers,
+    Session,
+    told_to,
+)
 
 FORMAT = 1
 DESCRIPTION, INDEX = "archive.json", "index.jsonl.zst"
@@ -113,7 +118,7 @@ def archive_media(
     ``settings``: the agent's discovery arguments. Raises LossError, and leaves no archive, when a file cannot be read.
     """
     require_zstandard()
-    found = session.call(Call("describe", settings), Handlers(progress=progress.update))
+    found = session.call(Call("describe", settings), told_to(progress))
     packs = bool(found["host"]["zstd"])
     if on_host:
         if not packs:

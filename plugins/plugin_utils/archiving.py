@@ -18,7 +18,12 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifes
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import FRAME_BYTES, PART_CONTENT_BYTES
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
-from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
+    Call,
+    Handlers,
+    Session,
+    told_to,
+)
 
 
 class Part(Protocol):
@@ -75,10 +80,7 @@ class MediaArchive:
         self._progress.begin("scan", unit="files")
         return self._session.call(
             Call("scan_media", {**self._media, "excluded": excluded}),
-            Handlers(
-                records=lambda rows: self._catalog.add_scanned(scanned_file(row) for row in rows),
-                progress=self._progress.update,
-            ),
+            told_to(self._progress, records=lambda rows: self._catalog.add_scanned(scanned_file(row) for row in rows)),
         )
 
     def fetch(self) -> None:
@@ -114,6 +116,7 @@ class MediaArchive:
                     data=part.write,
                     event=part.end_frame,
                     progress=lambda part_done, _total: self._progress.update(done + part_done),
+                    heartbeat=self._progress.still,
                 ),
             )
             if {file.path for file in files} != {path for path, _size in chosen}:

@@ -9,7 +9,13 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, RepositoryError, SpaceError
+from ansible_collections.papermerge.backup.plugins.module_utils.durable import open_private
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
+    BackupError,
+    RepositoryError,
+    SpaceError,
+    describe_os_error,
+)
 from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import OK, VANISHED, ArchivedFile
 from ansible_collections.papermerge.backup.plugins.module_utils.media.scan import ScannedFile
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry
@@ -44,13 +50,18 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._behind = b""
         try:
+            # Whose content is private has to be so from the beginning.
+            open_private(path).close()
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.executescript(
                 "pragma journal_mode = off; pragma synchronous = off; pragma cache_size = -16384;"
                 "pragma temp_store = file;" + _SCHEMA
             )
             self._db.execute("begin")
+        except OSError as error:
+            raise RepositoryError(f"cannot make {path}: {describe_os_error(error)}") from None
         except sqlite3.Error as error:
             raise self._explained(error) from None
 
@@ -164,21 +175,26 @@ class Catalog:
         chosen: list[tuple[bytes, int]] = []
         total = names = 0
         for path, size in self._db.execute(
-            f"select path, size from file where state = '{SCANNED}' order by path limit {PART_MEMBERS}"
+            f"select path, size from file where state = '{SCANNED}' and path > ? order by path limit {PART_MEMBERS}",
+            (self._behind,),
         ):
             names += len(path)
             if chosen and (total + size > part_bytes or names > PART_PATH_BYTES):
                 break
             chosen.append((path, size))
             total += size
+        # What is behind has been read: looking for it again would cost as much as all parts before.
+        self._behind = chosen[-1][0] if chosen else b""
         return chosen
 
     def retry(self, state: str) -> int:
         """Mark files in a state as unread again. Returns how many."""
+        self._behind = b""
         return self._db.execute(f"update file set state = '{SCANNED}' where state = ?", (state,)).rowcount
 
     def mark_scanned(self, files: Iterable[tuple[bytes, int]]) -> None:
         """Take files (path, size in bytes) that have appeared since the scan."""
+        self._behind = b""
         self._db.executemany(f"insert or replace into file (path, size, state) values (?, ?, '{SCANNED}')", files)
 
     def mark_deleted(self, paths: Iterable[bytes]) -> None:

@@ -53,7 +53,12 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     store,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.times import iso, utc_now
-from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
+    Call,
+    Handlers,
+    Session,
+    told_to,
+)
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import check_sizes, media_of
 
 SCRATCH = "scratch.sqlite3"
@@ -107,7 +112,7 @@ def create_snapshot(
     require_zstandard()
     begun = time.monotonic()
     # Before anything is made: most of what can be wrong is wrong here.
-    found = session.call(Call("describe", request.discovery(False)), Handlers(progress=progress.update))
+    found = session.call(Call("describe", request.discovery(False)), told_to(progress))
     place.make()
     with place.locked():
         place.remove_abandoned()
@@ -138,7 +143,7 @@ def plan_snapshot(
     """Return what a create would do, for check mode: the instance as found, with counts and sizes."""
     require_zstandard()
     progress.begin("scan", unit="files")
-    found = session.call(Call("describe", request.discovery(True)), Handlers(progress=progress.update))
+    found = session.call(Call("describe", request.discovery(True)), told_to(progress))
     return {
         "instance": request.instance,
         "repository": str(place.path.parent),
@@ -215,6 +220,7 @@ class _Create:
     ) -> dict[str, Any]:
         handlers = handlers or Handlers()
         handlers.progress = self._progress.update
+        handlers.heartbeat = self._progress.still
         return self._session.call(Call(operation, arguments, records), handlers)
 
     def _dump(self, found: dict[str, Any], line: ReleaseLine) -> tuple[StoredFile, dict[str, Any]]:

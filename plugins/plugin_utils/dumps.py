@@ -20,7 +20,11 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     storage_errors,
     unpack,
 )
-from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
+    Call,
+    Session,
+    told_to,
+)
 
 #: A database that claims to be larger once unpacked is not believed.
 MAX_DATABASE_BYTES = 1 << 44
@@ -46,7 +50,7 @@ def dump_database(
     """
     require_zstandard()
     path = None if on_host else free_path(dest)
-    found = session.call(Call("describe", settings), Handlers(progress=progress.update))
+    found = session.call(Call("describe", settings), told_to(progress))
     packs = bool(found["host"]["zstd"])
     progress.begin("database", found["database_size"])
     arguments = {
@@ -57,7 +61,7 @@ def dump_database(
         "host_path": dest if path is None else "",
     }
     if path is None:
-        dump = session.call(Call("dump_database", arguments), Handlers(progress=progress.update))
+        dump = session.call(Call("dump_database", arguments), told_to(progress))
         stored = dump["stored"]
     else:
         dump, stored = _to_controller(session, arguments, path, packs, progress)
@@ -87,7 +91,10 @@ def _to_controller(
     partial = path.with_name(path.name + ".partial")
     writer = StoredWriter(partial, packs)
     try:
-        dump = session.call(Call("dump_database", arguments), Handlers(data=writer.write, progress=progress.update))
+        dump = session.call(
+            Call("dump_database", arguments),
+            told_to(progress, data=writer.write),
+        )
         sha256 = writer.finish()
         stored = {"size": writer.size, "sha256": sha256}
         with storage_errors(path):
@@ -127,7 +134,7 @@ def restore_database(
             data = read_stored(path)
             if packed and not target["zstd"]:
                 data = unpack(data, MAX_DATABASE_BYTES, str(path))
-        received = session.call(Call("receive_database", arguments, data=data), Handlers(progress=progress.update))
+        received = session.call(Call("receive_database", arguments, data=data), told_to(progress))
         session.call(
             Call(
                 "place",

@@ -22,7 +22,7 @@ class History:
     """history.jsonl: one JSON object a line, appended and synced. A last line that was cut short is passed over."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def append(self, event: str, snapshot: str, manifest_sha256: str, **details: Any) -> None:
         """Record an event: ``committed``, ``verified`` or ``pruned``."""
@@ -33,9 +33,9 @@ class History:
             "time": iso(utc_now()),
             **details,
         }
-        with repository_errors(self._path):
-            made = not self._path.exists()
-            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with repository_errors(self.path):
+            made = not self.path.exists()
+            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             with os.fdopen(descriptor, "r+b") as stream:
                 end = stream.seek(0, os.SEEK_END)
                 line = json.dumps(row).encode("ascii") + b"\n"
@@ -44,13 +44,13 @@ class History:
                 stream.write(line)
                 sync_file(stream)
             if made:
-                sync_directory(self._path.parent)
+                sync_directory(self.path.parent)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the events, oldest first."""
-        if not self._path.exists():
+        if not self.path.exists():
             return
-        with repository_errors(self._path), open(self._path, "rb") as stream:
+        with repository_errors(self.path), open(self.path, "rb") as stream:
             for line in stream:
                 try:
                     row = json.loads(line)
@@ -68,6 +68,10 @@ class History:
             and SNAPSHOT_ID.match(str(row.get("snapshot")))
             and "manifest_sha256" in row
         }
+
+    def pruned(self) -> list[str]:
+        """Return the ids of the snapshots that were removed on purpose."""
+        return [str(row.get("snapshot")) for row in self.rows() if row.get("event") == "pruned"]
 
     def last_verified(self) -> dict[str, dict[str, Any]]:
         """Return the last verification of every snapshot, by id."""

@@ -111,9 +111,17 @@ def _verify(
             row.update(Verification(place, snapshot, progress, scratch).verify(level))
     except BackupError as error:
         row.update(result="damaged" if error.kind == "damage" else "failed", msg=error.message, error=error.kind)
+    except (KeyError, TypeError, ValueError) as error:
+        # Whoever wrote this manifest was not us: the other snapshots have to be looked at all the same.
+        text = f"snapshot {snapshot.id}: its manifest cannot be understood: {error!r}"
+        row.update(result="damaged", msg=text, error="damage")
     row["seconds"] = round(time.monotonic() - begun, 3)
     if record and snapshot.manifest is not None:
-        place.history.append(
-            "verified", snapshot.id, snapshot.manifest_sha256, level=level, result=row["result"], message=row["msg"]
-        )
+        try:
+            place.history.append(
+                "verified", snapshot.id, snapshot.manifest_sha256, level=level, result=row["result"], message=row["msg"]
+            )
+        except RepositoryError as error:
+            # A repository that is only readable can be verified, but not told so.
+            row["msg"] = "; ".join(filter(None, [row["msg"], f"not recorded: {error.message}"]))
     return row

@@ -61,6 +61,10 @@ class Progress:
             self._told = now
             self._say(self._line(now - self._begun))
 
+    def still(self) -> None:
+        """Tell that the step goes on, though nothing of it can be counted now."""
+        self.update(self._done)
+
     def _line(self, seconds: float) -> str:
         rate = self._done / seconds if seconds else 0.0
         if self._unit == "bytes":

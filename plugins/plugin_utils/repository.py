@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -45,10 +46,14 @@ INSTANCE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@:-]{0,199}\Z")
 #: Seconds for which a run waits for another that may just be ending.
 LOCK_PATIENCE = 5.0
 PART_SUFFIX, RECORD_SUFFIX = ".tar.zst", ".json.zst"
-#: In incoming: which machine works there, and which parts have been moved but not published yet.
-OWNER, MOVING_SUFFIX = "owner", ".moving"
+#: Notes beside a directory of incoming: which machine works there, and which parts it has moved but not published.
+OWNER_SUFFIX, MOVING_SUFFIX = ".owner", ".moving"
+NOTES = (OWNER_SUFFIX, MOVING_SUFFIX)
+#: Seconds between a claim and the note of who made it, at the very most.
+CLAIM_SECONDS = 60.0
 #: Seconds without a new file after which the unfinished work of another machine counts as abandoned.
 FOREIGN_SECONDS = 24 * 3600.0
+SNAPSHOTS, HISTORY = "snapshots", "history.jsonl"
 MANIFEST, CHECKSUM = "manifest.json", "manifest.json.sha256"
 
 
@@ -93,7 +98,7 @@ class Repository:
             return sorted(
                 entry.name
                 for entry in os.scandir(self.path)
-                if entry.is_dir() and INSTANCE_NAME.match(entry.name) and (Path(entry.path) / "snapshots").is_dir()
+                if entry.is_dir() and INSTANCE_NAME.match(entry.name) and _has_begun(Path(entry.path))
             )
 
     def instance(self, name: str) -> InstanceDirectory:
@@ -127,10 +132,10 @@ class InstanceDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name
-        self.snapshots_path = path / "snapshots"
+        self.snapshots_path = path / SNAPSHOTS
         self.parts_path = path / "parts"
         self.incoming_path = path / "incoming"
-        self.history = History(path / "history.jsonl")
+        self.history = History(path / HISTORY)
 
     def make(self) -> None:
         """Make what is missing, private and synced. Raises RepositoryError."""
@@ -165,6 +170,11 @@ class InstanceDirectory:
                             )
                         ) from None
                     time.sleep(0.1)
+                except OSError as error:
+                    # A courtesy, which some network file systems refuse. The claim keeps numbers apart without it.
+                    if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                        raise
+                    break
             # For whoever is refused; a full disk has no room for it.
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, 0)
@@ -189,13 +199,20 @@ class InstanceDirectory:
     def snapshots(self) -> Iterator[StoredSnapshot]:
         """Yield the committed snapshots, oldest first, each with its manifest or its problem."""
         recorded = self.history.committed()
-        for name in self.snapshot_names():
+        for name in self._names(recorded):
             yield self._load(name, recorded)
+
+    def _names(self, recorded: dict[str, str]) -> list[str]:
+        """Return the ids of what is there and of what should be, oldest first: a snapshot that vanished is damage."""
+        vanished = set(recorded) - set(self.history.pruned()) - set(self.snapshot_names())
+        return sorted([*self.snapshot_names(), *vanished], key=lambda name: int(name.split("-")[0]))
 
     def _load(self, name: str, recorded: dict[str, str]) -> StoredSnapshot:
         directory = self.snapshots_path / name
         sequence = int(name.split("-")[0])
         try:
+            if not directory.exists():
+                raise DamageError(f"{directory} is gone, though {self.history.path} says that it was committed")
             text = _small_file(directory / MANIFEST)
             line = _small_file(directory / CHECKSUM)
             expected = checksum_line(text)
@@ -241,14 +258,15 @@ class InstanceDirectory:
         time selects the newest complete snapshot that was started not after it. Raises RepositoryError when there is
         none.
         """
-        found = list(self.snapshots())
-        if not found:
+        recorded = self.history.committed()
+        names = self._names(recorded)
+        if not names:
             raise RepositoryError(f"instance {self.name} has no snapshots in {self.path.parent}")
-        listed = "there are {}".format(", ".join(snapshot.id for snapshot in found[-5:]))
+        listed = "there are {}".format(", ".join(names[-5:]))
         if wanted.isdecimal() or SNAPSHOT_ID.match(wanted):
-            for snapshot in found:
-                if wanted == snapshot.id or (wanted.isdecimal() and int(wanted) == snapshot.sequence):
-                    return snapshot
+            for name in names:
+                if wanted == name or (wanted.isdecimal() and int(wanted) == int(name.split("-")[0])):
+                    return self._load(name, recorded)
             raise RepositoryError(f"instance {self.name} has no snapshot {wanted}; {listed}")
         moment: datetime | None = None
         if wanted != "latest":
@@ -256,10 +274,11 @@ class InstanceDirectory:
                 moment = parse_iso(wanted)
             except ValueError:
                 raise RepositoryError(
-                    f"{wanted!r} names no snapshot: use latest, a sequence number, an id such as {found[-1].id}, or a "
+                    f"{wanted!r} names no snapshot: use latest, a sequence number, an id such as {names[-1]}, or a "
                     "time such as 2026-11-22T13:42:15"
                 ) from None
-        for snapshot in reversed(found):
+        for name in reversed(names):
+            snapshot = self._load(name, recorded)
             if snapshot.manifest is None:
                 if moment is None or id_time(snapshot.id) <= moment:
                     return snapshot
@@ -289,23 +308,22 @@ class InstanceDirectory:
         with repository_errors(self.incoming_path):
             names = sorted(os.listdir(self.incoming_path))
             for name in names:
-                if name.isdigit() and self._is_abandoned(self.incoming_path / name):
+                if name.isdigit() and self._is_abandoned(name):
                     self._remove_moved_parts(name)
                     shutil.rmtree(self.incoming_path / name)
             for name in names:
-                if (
-                    name.endswith(MOVING_SUFFIX)
-                    and not (self.incoming_path / name.removesuffix(MOVING_SUFFIX)).exists()
-                ):
+                if name.endswith(NOTES) and not (self.incoming_path / name.split(".")[0]).exists():
                     (self.incoming_path / name).unlink(missing_ok=True)
 
-    @staticmethod
-    def _is_abandoned(path: Path) -> bool:
+    def _is_abandoned(self, name: str) -> bool:
+        """Tell whether a directory of incoming is nobody's: of this machine, whose lock we hold, or a day old."""
+        age = time.time() - (self.incoming_path / name).stat().st_mtime
         try:
-            machine = (path / OWNER).read_text("utf-8").strip()
+            machine = (self.incoming_path / (name + OWNER_SUFFIX)).read_text("utf-8").strip()
         except FileNotFoundError:
-            machine = ""
-        return machine in ("", socket.gethostname()) or time.time() - path.stat().st_mtime > FOREIGN_SECONDS
+            # Claimed a moment ago, or by a run that was killed in that moment.
+            return age > CLAIM_SECONDS
+        return machine == socket.gethostname() or age > FOREIGN_SECONDS
 
     def _remove_moved_parts(self, name: str) -> None:
         """Remove the parts that an unpublished run had moved to their place: nobody else can know their ids."""
@@ -320,7 +338,6 @@ class InstanceDirectory:
         with repository_errors(self.parts_path):
             write_private(self._moving(incoming), ("\n".join(files) + "\n").encode("ascii"))
             sync_directory(self.incoming_path)
-            (incoming / OWNER).unlink()
             for file in files:
                 os.rename(incoming / file, self.parts_path / file)
             sync_directory(self.parts_path)
@@ -333,7 +350,11 @@ class InstanceDirectory:
         if incoming.exists():
             self._remove_moved_parts(incoming.name)
             shutil.rmtree(incoming, ignore_errors=True)
-        self._moving(incoming).unlink(missing_ok=True)
+        self._forget(incoming.name)
+
+    def _forget(self, name: str) -> None:
+        for suffix in NOTES:
+            (self.incoming_path / (name + suffix)).unlink(missing_ok=True)
 
     def repair_history(self) -> None:
         """Record commits that a killed run had no time to record. The caller holds the lock."""
@@ -357,7 +378,10 @@ class InstanceDirectory:
                 # Another run may have committed this very number between the look and the claim.
                 if self._last_number(without=path.name) < number:
                     try:
-                        write_private(path / OWNER, (socket.gethostname() + "\n").encode("utf-8"))
+                        write_private(
+                            self.incoming_path / (path.name + OWNER_SUFFIX),
+                            (socket.gethostname() + "\n").encode("utf-8"),
+                        )
                     except OSError:
                         shutil.rmtree(path, ignore_errors=True)
                         raise
@@ -377,8 +401,13 @@ class InstanceDirectory:
             sync_directory(incoming)
             os.rename(incoming, self.snapshots_path / name)
             sync_directory(self.snapshots_path)
-            self._moving(incoming).unlink(missing_ok=True)
+            self._forget(incoming.name)
             sync_directory(self.incoming_path)
+
+
+def _has_begun(path: Path) -> bool:
+    """Tell whether a directory is an instance's: it has snapshots, or a history of them."""
+    return (path / SNAPSHOTS).is_dir() or (path / HISTORY).is_file()
 
 
 def _small_file(path: Path) -> bytes:

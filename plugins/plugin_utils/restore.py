@@ -10,16 +10,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import TargetError
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_of
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import COMPLETE, Manifest
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import Manifest
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import describe_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.dumps import abandon
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, StoredSnapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import read_stored
-from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
+    Call,
+    Session,
+    told_to,
+)
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import (
     Verification,
     media_of,
@@ -55,8 +58,6 @@ def restore_snapshot(
     begun = time.monotonic()
     snapshot = place.select(request.snapshot)
     manifest = snapshot.require_manifest()
-    if manifest.state != COMPLETE and request.snapshot == "latest":
-        raise TargetError(f"snapshot {snapshot.id} is incomplete; name it to restore it all the same")
     with scratch_directory() as scratch, Catalog(scratch / "restore.sqlite3") as catalog:
         verification = Verification(place, snapshot, progress, scratch)
         verification.check_stored(catalog)
@@ -140,7 +141,8 @@ class _Restore:
                         "database_mode": self._manifest.database["mode"],
                         "database_owner": self._manifest.database["owner"],
                     },
-                )
+                ),
+                told_to(self._progress),
             )
         except BaseException:
             abandon(self._session, state)
@@ -178,7 +180,7 @@ class _Restore:
                 },
                 data=source,
             ),
-            Handlers(records=take, progress=self._progress.update),
+            told_to(self._progress, records=take),
         )
         require_same_counts(self._manifest, received["row_counts"], received["schema_marker"])
         return require_same_proof(self._manifest, self._catalog)

@@ -39,6 +39,8 @@ except ImportError:  # said by require_zstandard, where it is needed
 LEVEL = 1
 #: Memory that a frame may ask for when it is read. Level 1 needs 0.5 MiB; this is what the zstd program allows, too.
 MAX_WINDOW = 128 << 20
+#: Stored bytes that are unpacked at once.
+MOUTHFUL = 4096
 
 
 def require_zstandard() -> None:
@@ -246,17 +248,20 @@ def unpack(source: Iterable[bytes], limit: int, name: str) -> Iterator[bytes]:
     frame: zstandard.ZstdDecompressionObj | None = None
     total = 0
     for piece in source:
-        rest = piece
-        while rest:
+        view = memoryview(piece)
+        position = 0
+        while position < len(view):
             if frame is None:
                 frame = decompressor.decompressobj(write_size=1 << 18)
+            # Small mouthfuls: a piece of zeros unpacks to some thousand times its size.
+            mouthful = view[position : position + MOUTHFUL]
             try:
-                # Small mouthfuls: a piece of zeros unpacks to some thousand times its size.
-                plain = frame.decompress(rest[:4096])
+                plain = frame.decompress(mouthful)
             except zstandard.ZstdError as error:
                 raise DamageError(f"{name} is damaged: {error}") from None
-            rest = frame.unused_data + rest[4096:] if frame.eof else rest[4096:]
+            position += len(mouthful)
             if frame.eof:
+                position -= len(frame.unused_data)
                 frame = None
             if plain:
                 total += len(plain)

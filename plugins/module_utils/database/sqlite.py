@@ -249,7 +249,7 @@ class DatabaseFile:
         if answers != ["ok"]:
             raise DatabaseError(
                 "database {0} is damaged: {1}; repair it (sqlite3's .recover) before it is backed up".format(
-                    self._name, "; ".join(answers)[:500]
+                    self._name, " ".join("; ".join(answers).split())[:500]
                 )
             )
 

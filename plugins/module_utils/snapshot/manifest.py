@@ -81,12 +81,22 @@ class Manifest:
         self.release_line = self._text(self.papermerge, "release_line")
         self.database = self._object(fields, "database")
         self.engine = self._text(self.database, "engine")
+        self.schema_marker = self._text(self.database, "schema_marker")
+        self._text(self.database, "path")
+        self._text(self.database, "plain_sha256", SHA256)
+        self._ownership(self.database)
         self.media = self._object(fields, "media")
+        self._text(self.media, "root")
+        self._ownership(self.media)
         self.row_counts = {
             key: self._count(self._object(fields, "row_counts"), key) for key in self._object(fields, "row_counts")
         }
         self.proof = self._object(fields, "proof")
         self.totals = self._object(fields, "totals")
+        for name in ("proved", "expected"):
+            self._count(self.proof, name)
+        for name in ("files", "media_bytes"):
+            self._count(self.totals, name)
         files = self._object(fields, "files")
         self.database_file = self._file(files, "database")
         self.index_file = self._file(files, "index")
@@ -114,6 +124,13 @@ class Manifest:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise DamageError("the manifest has no valid {0}".format(key))
         return value
+
+    def _ownership(self, fields: Mapping[str, Any]) -> None:
+        """Check ``mode``, and ``owner``: user id, group id, and their names."""
+        self._count(fields, "mode")
+        owner = fields.get("owner")
+        if not isinstance(owner, list) or [type(value) for value in owner] != [int, int, str, str]:
+            raise DamageError("the manifest has no valid owner")
 
     def _file(self, files: Mapping[str, Any], key: str) -> StoredFile:
         fields = self._object(files, key)

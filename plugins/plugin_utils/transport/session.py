@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ansible_collections.papermerge.backup.plugins.module_utils.agent import protocol
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.protocol import Frame
@@ -23,6 +23,22 @@ class Handlers:
     data: Callable[[bytes], object] | None = None
     event: Callable[[dict[str, Any]], object] | None = None
     progress: Callable[[int, int], object] | None = None
+    heartbeat: Callable[[], object] | None = None
+
+
+class Step(Protocol):
+    """What is told how far a step is, such as a Progress."""
+
+    def update(self, done: int, total: int = 0) -> None:
+        """Tell how much is done."""
+
+    def still(self) -> None:
+        """Tell that the step goes on."""
+
+
+def told_to(step: Step, **more: Any) -> Handlers:
+    """Return handlers whose progress a step is told; ``more`` are the others."""
+    return Handlers(progress=step.update, heartbeat=step.still, **more)
 
 
 @dataclass
@@ -91,6 +107,9 @@ def handle_until_result(frames: Iterator[Frame], handlers: Handlers) -> dict[str
             if handlers.progress is not None:
                 values = frame.json()
                 handlers.progress(int(values["done"]), int(values["total"]))
-        elif frame.kind != protocol.HEARTBEAT:
+        elif frame.kind == protocol.HEARTBEAT:
+            if handlers.heartbeat is not None:
+                handlers.heartbeat()
+        else:
             raise ConnectionLost(f"the agent sent a frame of kind {frame.kind} that no agent sends")
     raise ConnectionLost("the agent ended before it had answered")

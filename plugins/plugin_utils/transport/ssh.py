@@ -109,7 +109,7 @@ def askpass_environment(password: str | None) -> Iterator[dict[str, str] | None]
         text = password
         threading.Thread(target=lambda: _feed(fifo, text), daemon=True).start()
         try:
-            yield {**os.environ, "SSH_ASKPASS": program, "SSH_ASKPASS_REQUIRE": "force"}
+            yield {**os.environ, "SSH_ASKPASS": program, "SSH_ASKPASS_REQUIRE": "force", "DISPLAY": ":"}
         finally:
             # Lets a feeder go that nobody has read from.
             with contextlib.suppress(OSError):
