@@ -383,7 +383,7 @@ class InstanceDirectory:
                             (socket.gethostname() + "\n").encode("utf-8"),
                         )
                     except OSError:
-                        shutil.rmtree(path, ignore_errors=True)
+                        self.discard(path)
                         raise
                     sync_directory(self.incoming_path)
                     return number, path
