@@ -87,11 +87,12 @@ class MediaArchive:
         """Put every file that nobody has read yet into parts."""
         _count, size = self._catalog.scanned_totals()
         self._progress.begin("media", size)
-        done = 0
+        done, after = 0, b""
         while True:
-            chosen = self._catalog.next_part(PART_CONTENT_BYTES)
+            chosen = self._catalog.next_part(after, PART_CONTENT_BYTES)
             if not chosen:
                 return
+            after = chosen[-1][0]
             self._fetch_part(chosen, done)
             done += sum(size for _path, size in chosen)
 

@@ -50,7 +50,6 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._behind = b""
         try:
             # Whose content is private has to be so from the beginning.
             open_private(path).close()
@@ -170,31 +169,27 @@ class Catalog:
         ).fetchone()
         return int(count), int(size)
 
-    def next_part(self, part_bytes: int = PART_CONTENT_BYTES) -> list[tuple[bytes, int]]:
-        """Return the next files to put into a part: (path, size), at least one and at most a part's worth."""
+    def next_part(self, after: bytes = b"", part_bytes: int = PART_CONTENT_BYTES) -> list[tuple[bytes, int]]:
+        """Return the next files behind a path to put into a part: (path, size), at most a part's worth."""
         chosen: list[tuple[bytes, int]] = []
         total = names = 0
         for path, size in self._db.execute(
             f"select path, size from file where state = '{SCANNED}' and path > ? order by path limit {PART_MEMBERS}",
-            (self._behind,),
+            (after,),
         ):
             names += len(path)
             if chosen and (total + size > part_bytes or names > PART_PATH_BYTES):
                 break
             chosen.append((path, size))
             total += size
-        # What is behind has been read: looking for it again would cost as much as all parts before.
-        self._behind = chosen[-1][0] if chosen else b""
         return chosen
 
     def retry(self, state: str) -> int:
         """Mark files in a state as unread again. Returns how many."""
-        self._behind = b""
         return self._db.execute(f"update file set state = '{SCANNED}' where state = ?", (state,)).rowcount
 
     def mark_scanned(self, files: Iterable[tuple[bytes, int]]) -> None:
         """Take files (path, size in bytes) that have appeared since the scan."""
-        self._behind = b""
         self._db.executemany(f"insert or replace into file (path, size, state) values (?, ?, '{SCANNED}')", files)
 
     def mark_deleted(self, paths: Iterable[bytes]) -> None:

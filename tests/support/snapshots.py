@@ -161,3 +161,35 @@ def open_files_of(pid: int) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def least_manifest(**changes: Any) -> dict[str, Any]:
+    """Return the fields that every reader needs of a manifest, with made-up values; a change to ... leaves one out."""
+    stored = {"name": "x.zst", "size": 0, "sha256": "0" * 64, "plain_size": 0}
+    fields: dict[str, Any] = {
+        "format": 1,
+        "features": [],
+        "id": "000001-20261122T134215Z",
+        "sequence": 1,
+        "state": "complete",
+        "instance": "one",
+        "started": "2026-11-22T13:42:15.000000Z",
+        "ended": "2026-11-22T13:42:16.000000Z",
+        "papermerge": {"version": "2.0.2", "release_line": "2.0"},
+        "database": {
+            "engine": "sqlite",
+            "path": "/srv/db.sqlite3",
+            "schema_marker": "0039",
+            "plain_sha256": "0" * 64,
+            "mode": 0o600,
+            "owner": [0, 0, "root", "root"],
+        },
+        "media": {"root": "/srv/media", "mode": 0o755, "owner": [0, 0, "root", "root"]},
+        "files": {"database": stored, "index": {**stored, "name": "index.zst"}},
+        "parts": [],
+        "row_counts": {},
+        "proof": {"proved": 0, "expected": 0},
+        "totals": {"files": 0, "media_bytes": 0},
+        **changes,
+    }
+    return {key: value for key, value in fields.items() if value is not ...}

@@ -55,6 +55,7 @@ def test_a_part_is_bounded_by_content_and_by_members_and_takes_at_least_one_file
     catalog.add_scanned(scanned(b"%d" % number, 60) for number in range(5))
     assert [path for path, _size in catalog.next_part(part_bytes=130)] == [b"0", b"1"]
     assert [path for path, _size in catalog.next_part(part_bytes=10)] == [b"0"]
+    assert [path for path, _size in catalog.next_part(b"0", part_bytes=10)] == [b"1"]
     catalog.add_scanned(scanned(b"x%06d" % number, 0) for number in range(PART_MEMBERS + 10))
     assert len(catalog.next_part()) == PART_MEMBERS
 

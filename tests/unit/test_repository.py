@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
 import stat
 import subprocess
 import sys
@@ -26,7 +27,16 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils import repositor
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, Repository
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call
 from tests.support.instances import MadeInstance
-from tests.support.snapshots import NoAgent, WatchedSession, local_agent, place_in, put_back, take, verify
+from tests.support.snapshots import (
+    NoAgent,
+    WatchedSession,
+    least_manifest,
+    local_agent,
+    place_in,
+    put_back,
+    take,
+    verify,
+)
 
 HEAD = f"import sys; sys.path[:0] = {sys.path!r}\n"
 
@@ -42,26 +52,9 @@ def commit_by_hand(place: InstanceDirectory, number: int, started: str, **change
     place.make()
     moment = started.replace("-", "").replace(":", "")
     name = f"{number:06}-{moment}"
-    stored = {"name": "x.zst", "size": 0, "sha256": "0" * 64, "plain_size": 0}
-    fields = {
-        "format": 1,
-        "features": [],
-        "id": name,
-        "sequence": number,
-        "state": "complete",
-        "instance": place.name,
-        "started": started,
-        "ended": started,
-        "papermerge": {"version": "2.0.2", "release_line": "2.0"},
-        "database": {"engine": "sqlite"},
-        "media": {},
-        "files": {"database": stored, "index": stored},
-        "parts": [],
-        "row_counts": {},
-        "proof": {},
-        "totals": {},
-        **changes,
-    }
+    fields = least_manifest(
+        **{"id": name, "sequence": number, "instance": place.name, "started": started, "ended": started, **changes}
+    )
     text = json.dumps(fields).encode()
     directory = place.snapshots_path / name
     directory.mkdir()
@@ -205,7 +198,7 @@ def test_a_number_that_another_run_commits_in_the_same_moment_is_not_claimed(
     monkeypatch.setattr(repository_module, "make_private_directory", lose_the_race)
     number, path = place.claim()
     assert (number, path.name) == (2, "000002")
-    assert os.listdir(place.incoming_path) == ["000002"]
+    assert sorted(os.listdir(place.incoming_path)) == ["000002", "000002.owner"]
 
 
 def test_a_number_is_not_claimed_again_whatever_has_become_of_its_snapshot(place: InstanceDirectory) -> None:
@@ -244,6 +237,7 @@ def test_a_run_that_was_killed_leaves_nothing_that_the_next_does_not_remove(
     place.make()
     (place.incoming_path / "000001").mkdir()
     (place.incoming_path / "000001" / "0123.tar.zst").write_bytes(b"half")
+    (place.incoming_path / "000001.owner").write_text(socket.gethostname())
     assert place.snapshot_names() == []
     take(instance, place)
     assert list(place.incoming_path.iterdir()) == []
