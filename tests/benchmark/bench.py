@@ -53,6 +53,7 @@ ON_HOST = "/srv/bench"
 SKIPPABLE = ("local", "ssh", "restore", "playbooks", "restic", "archive")
 NOTES = """\
 ratio: median to the median of tar | zstd in the same section. CPU s: of all processes together.
+others: as many cores were busy with something else meanwhile; more than 0.2 says that the times are not to be trusted.
 peak MB: of each kind of process the largest, in 1,000,000 bytes, looked at every 50 ms.
 papermerge.backup: the collection's own code in a process without Ansible; playbooks: the whole command of a user.
 restic is not run over ssh: it would have to be installed on the host and to log in to the controller.

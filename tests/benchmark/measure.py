@@ -44,17 +44,19 @@ class Command:
 @dataclass(frozen=True)
 class Run:
     """``memory``: of each kind of process the highest peak in bytes that one of them had; ``cpu``: the seconds of all
-    of them together."""
+    of them together. ``others``: as many cores, on average, were busy with something else."""
 
     seconds: float
     memory: dict[str, int]
     cpu: dict[str, float]
+    others: float
     answer: dict[str, Any] = field(default_factory=dict)
 
 
 def run(command: Command) -> Run:
     """Run a command to its end. Raises RunFailed for an exit status other than 0."""
     with _watching() as watch:
+        busy = _busy_seconds()
         begun = time.monotonic()
         process = subprocess.Popen(
             [os.fspath(word) for word in command.words],
@@ -72,11 +74,21 @@ def run(command: Command) -> Run:
             process.communicate()
             raise
         seconds = time.monotonic() - begun
+        busy = _busy_seconds() - busy
     if process.returncode != 0:
         said = "\n".join(text.decode("utf-8", "replace")[-2000:].strip() for text in (output, errors))
         raise RunFailed(f"exit status {process.returncode} of {' '.join(map(str, command.words))[:300]}\n{said}")
     answer = json.loads(output.splitlines()[-1]) if command.answers else {}
-    return Run(seconds, watch.memory(), watch.cpu(), answer)
+    cpu = watch.cpu()
+    return Run(seconds, watch.memory(), cpu, max(0.0, busy - sum(cpu.values())) / seconds, answer)
+
+
+def _busy_seconds() -> float:
+    """Return the CPU seconds of everything that ran since the machine was started, over all cores."""
+    user, nice, system, _idle, _waiting, interrupts, soft, stolen = map(
+        int, Path("/proc/stat").read_text("ascii").split("\n", 1)[0].split()[1:9]
+    )
+    return (user + nice + system + interrupts + soft + stolen) / _TICKS
 
 
 def touch_memory(directory: Path, size: int) -> None:

@@ -59,7 +59,7 @@ class Results:
         """Return all rows, each section with the ratios to its reference."""
         lines = []
         for section in dict.fromkeys(section for section, _name in self._rows):
-            heads = [section, "runs", "wall s", "ratio", "CPU s", "stored MB", "peak MB of each process"]
+            heads = [section, "runs", "wall s", "ratio", "CPU s", "others", "stored MB", "peak MB of each process"]
             lines += ["", *_aligned([heads, *(self._cells(row) for row in self._section(section))])]
         return "\n".join(lines[1:])
 
@@ -74,6 +74,7 @@ class Results:
                 "stored_bytes": row.stored,
                 "peak_bytes": row.memory,
                 "cpu_seconds": row.cpu,
+                "others": [round(run.others, 2) for run in row.runs],
                 "answers": [run.answer for run in row.runs if run.answer],
             }
             for row in self._rows.values()
@@ -95,6 +96,7 @@ class Results:
             f"{row.seconds:.2f}",
             "" if ratio is None else f"{ratio:.2f}",
             f"{sum(row.cpu.values()):.1f}",
+            f"{median(run.others for run in row.runs):.1f}",
             f"{row.stored / 1e6:,.0f}" if row.stored else "",
             ", ".join(peaks),
         ]
