@@ -346,11 +346,15 @@ class InstanceDirectory:
         return self.incoming_path / (incoming.name + MOVING_SUFFIX)
 
     def discard(self, incoming: Path) -> None:
-        """Remove a directory of incoming, and the parts that it had already given away."""
-        if incoming.exists():
-            self._remove_moved_parts(incoming.name)
-            shutil.rmtree(incoming, ignore_errors=True)
-        self._forget(incoming.name)
+        """Remove a directory of incoming, and the parts that it had already given away.
+
+        What cannot be removed, on a disk that has failed, is left to the next run: why it failed is what is told.
+        """
+        with contextlib.suppress(OSError):
+            if incoming.exists():
+                self._remove_moved_parts(incoming.name)
+                shutil.rmtree(incoming, ignore_errors=True)
+            self._forget(incoming.name)
 
     def _forget(self, name: str) -> None:
         for suffix in NOTES:
