@@ -28,6 +28,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part im
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import load_record, store, unpack
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored_media import check_part
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call
+from tests.support.instances import MadeInstance
 from tests.support.snapshots import interpreter_without, local_agent
 
 CONTENT = b"content of a file\n" * 40
@@ -259,6 +260,30 @@ def test_a_database_larger_than_the_manifest_says_is_refused_by_the_agent(tmp_pa
     with local_agent() as session, pytest.raises(DamageError, match="larger than the manifest says"):
         session.call(Call("receive_database", arguments, data=iter([bomb()])))
     assert (tmp_path / "database.sqlite3").stat().st_size <= 4 << 20
+
+
+@pytest.mark.parametrize("change", [{"plain_sha256": "0" * 64}, {"plain_size": 1 << 20}], ids=str)
+@pytest.mark.parametrize("compressed", [True, False])
+def test_another_database_than_the_manifest_says_is_refused_by_the_agent(
+    instance: MadeInstance, tmp_path: Path, compressed: bool, change: dict[str, Any]
+) -> None:
+    content = instance.database.read_bytes()
+    stage = tmp_path / "stage"
+    stage.mkdir(mode=0o700)
+    arguments = {
+        "database_stage": str(stage),
+        "release_line": "2.0",
+        "compressed": compressed,
+        "plain_size": len(content),
+        "plain_sha256": hashlib.sha256(content).hexdigest(),
+        "host_path": "",
+    }
+    data = zstandard.compress(content) if compressed else content
+    with local_agent() as session:
+        assert session.call(Call("receive_database", arguments, data=iter([data])))["plain_size"] == len(content)
+    (stage / "database.sqlite3").unlink()
+    with local_agent() as session, pytest.raises(DamageError, match="not the one whose size and SHA-256"):
+        session.call(Call("receive_database", {**arguments, **change}, data=iter([data])))
 
 
 @pytest.mark.parametrize("window_log", [28, 31])
