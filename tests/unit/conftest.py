@@ -35,11 +35,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     if file_system_type(str(tmp_path)) not in MEMORY_FILE_SYSTEMS:
         yield tmp_path
         return
-    parent = next(
-        path
-        for path in ("/var/tmp", str(REPOSITORY_ROOT / "build"))
-        if file_system_type(path) not in MEMORY_FILE_SYSTEMS
-    )
+    places = ["/var/tmp", str(REPOSITORY_ROOT / "build")]
+    parent = [path for path in places if file_system_type(path) not in MEMORY_FILE_SYSTEMS][0]  # noqa: RUF015
     path = tempfile.mkdtemp(prefix="papermerge-backup-test-", dir=parent)
     yield Path(path)
     shutil.rmtree(path, ignore_errors=True)
