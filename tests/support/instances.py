@@ -80,7 +80,7 @@ class MadeInstance:
             cursor = connection.execute(
                 "insert into core_basetreenode (title, user_id) values ('document', ?)", (user,)
             )
-            number = cursor.lastrowid
+            number = int(cursor.lastrowid or 0)
             folder = b"v%d/" % version if version else b""
             path = b"docs/user_%d/document_%d/%b%b" % (user, number, folder, name)
             if content is not None:

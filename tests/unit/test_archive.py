@@ -23,10 +23,12 @@ def archived(root: Path, paths: list[bytes], frame_bytes: int = 32 << 20) -> tup
     """Return what became of the files, and the tar frame by frame."""
     media = MediaRoot(str(root))
     frames = [bytearray()]
+
+    def write(data: bytes) -> None:
+        frames[-1].extend(data)
+
     try:
-        archiver = Archiver(
-            media, lambda data: frames[-1].extend(data), lambda: frames.append(bytearray()), frame_bytes
-        )
+        archiver = Archiver(media, write, lambda: frames.append(bytearray()), frame_bytes)
         files = list(archiver.archive(paths))
     finally:
         media.close()
