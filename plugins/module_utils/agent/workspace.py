@@ -91,7 +91,10 @@ class OwnDirectory:
                 os.close(self._parent)
                 kind = SpaceError if error.errno in (errno.ENOSPC, errno.EDQUOT) else SettingError
                 reason = error.strerror or str(error)
-                raise kind("cannot make a directory in {0}: {1}".format(parent, reason)) from None
+                raise kind(
+                    "cannot make a directory in {0}: {1}; it takes a user who may write there (become), or "
+                    "another directory".format(parent, reason)
+                ) from None
             self.path = os.path.join(parent, os.path.basename(made))
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             # Another run may have taken it for abandoned before it was locked.
