@@ -344,17 +344,15 @@ def test_an_instance_without_snapshots_is_named(tmp_path: Path) -> None:
         put_back(place_in(tmp_path), tmp_path / "m", tmp_path / "d", NoAgent())
 
 
-def test_a_repository_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+def test_a_repository_that_may_not_be_written_is_named(open_disk: Path) -> None:
     """As another user: a new one cannot be made, and one that is there cannot be added to."""
     if os.geteuid() != 0:
-        (tmp_path / "closed").mkdir(mode=0o555)
+        (open_disk / "closed").mkdir(mode=0o555)
         with pytest.raises(RepositoryError, match="cannot be written"):
-            Repository(str(tmp_path / "closed" / "new")).require_writable()
+            Repository(str(open_disk / "closed" / "new")).require_writable()
         return
-    (tmp_path / "closed").mkdir(mode=0o755)
-    place_in(tmp_path / "closed" / "made").make()
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
+    (open_disk / "closed").mkdir(mode=0o755)
+    place_in(open_disk / "closed" / "made").make()
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -364,16 +362,18 @@ def test_a_repository_that_may_not_be_written_is_named(tmp_path: Path) -> None:
             os.setuid(65534)
             for path in ("closed/new", "closed"):
                 with pytest.raises(RepositoryError, match="cannot be written: no permission in"):
-                    Repository(str(tmp_path / path)).require_writable()
+                    Repository(str(open_disk / path)).require_writable()
             with pytest.raises(RepositoryError, match="Permission denied"):
-                place_in(tmp_path / "closed").make()
-            with pytest.raises(RepositoryError, match="Permission denied"), place_in(tmp_path / "closed/made").locked():
+                place_in(open_disk / "closed").make()
+            with (
+                pytest.raises(RepositoryError, match="Permission denied"),
+                place_in(open_disk / "closed/made").locked(),
+            ):
                 pass
             status = 0
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    tmp_path.parent.parent.chmod(0o700)
 
 
 def test_what_is_made_is_private_even_under_a_careless_umask(place: InstanceDirectory, instance: MadeInstance) -> None:

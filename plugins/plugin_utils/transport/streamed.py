@@ -17,6 +17,7 @@ from typing import IO, Any, cast
 
 from ansible_collections.papermerge.backup.plugins.module_utils.agent import protocol
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.protocol import Frame, FrameWriter
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.zstd import widen
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     BackupError,
     ConnectionLost,
@@ -84,6 +85,7 @@ class StreamedSession(Session):
             raise ConnectionLost(f"{host}: cannot start {argv[0]}: {error.strerror}") from None
         streams = self._process.stdin, self._process.stdout, self._process.stderr
         self._input, self._output, self._errors = cast(tuple[IO[bytes], IO[bytes], IO[bytes]], streams)
+        widen(self._output)
         self._closing = threading.Event()
         self._listener = threading.Thread(target=self._listen_to_errors, daemon=True)
         self._listener.start()
@@ -142,22 +144,34 @@ class StreamedSession(Session):
 
     def _fill(self, timeout: float) -> bool:
         """Wait for more of the agent's output. Returns False at its end. Raises ConnectionLost after ``timeout``."""
-        ready, _writable, _failed = select.select([self._output], [], [], max(timeout, 0.0))
-        if not ready:
-            self._is_silent = True
-            raise ConnectionLost(f"{self._host}: nothing heard for {timeout:.0f} s{self._last_words()}")
-        piece = os.read(self._output.fileno(), 1 << 20)
+        self._wait(timeout)
+        piece = os.read(self._output.fileno(), 1 << 16)
         self._buffer += piece
         self._at_end = not piece
         return bool(piece)
 
+    def _wait(self, timeout: float) -> None:
+        ready, _writable, _failed = select.select([self._output], [], [], max(timeout, 0.0))
+        if not ready:
+            self._is_silent = True
+            raise ConnectionLost(f"{self._host}: nothing heard for {timeout:.0f} s{self._last_words()}")
+
     def _read(self, length: int) -> bytes:
-        while len(self._buffer) < length:
-            if not self._fill(protocol.SILENCE_LIMIT):
-                break
-        taken = bytes(self._buffer[:length])
-        del self._buffer[:length]
-        return taken
+        """Read exactly so much, or less at the end, into one buffer: every copy of a part's bytes costs."""
+        taken = bytearray(length)
+        have = min(length, len(self._buffer))
+        taken[:have] = self._buffer[:have]
+        del self._buffer[:have]
+        view = memoryview(taken)
+        while have < length:
+            self._wait(protocol.SILENCE_LIMIT)
+            count = os.readv(self._output.fileno(), [view[have:]])
+            if not count:
+                self._at_end = True
+                return bytes(view[:have])
+            have += count
+        # Nobody changes it any more; bytes() would be one more copy.
+        return cast(bytes, taken)
 
     def _last_words(self) -> str:
         lines = self._complaint.decode("utf-8", "replace").strip().splitlines()
