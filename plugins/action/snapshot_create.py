@@ -6,7 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.papermerge.backup.plugins.plugin_utils.action import BackupAction, collection_version
+from ansible_collections.papermerge.backup.plugins.plugin_utils.action import (
+    BackupAction,
+    collection_version,
+    display,
+)
 from ansible_collections.papermerge.backup.plugins.plugin_utils.create import (
     CreateRequest,
     create_snapshot,
@@ -45,7 +49,8 @@ class ActionModule(BackupAction):
         with self.session(place.name) as session:
             if self.check_mode:
                 return {"changed": True, "plan": plan_snapshot(session, place, request, self.progress)}
-            return {"changed": True, "snapshot": create_snapshot(session, place, request, self.progress)}
+            snapshot = create_snapshot(session, place, request, self.progress, display.warning)
+        return {"changed": True, "snapshot": snapshot}
 
     def row(self, result: dict[str, Any]) -> dict[str, Any]:
         plan = result.get("plan")

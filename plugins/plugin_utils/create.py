@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,10 +102,15 @@ class CreateRequest:
 
 
 def create_snapshot(
-    session: Session, place: InstanceDirectory, request: CreateRequest, progress: Progress
+    session: Session,
+    place: InstanceDirectory,
+    request: CreateRequest,
+    progress: Progress,
+    warn: Callable[[str], object] = lambda _text: None,
 ) -> dict[str, Any]:
     """Make and commit a snapshot; returns its description. Nothing is published unless it is whole and synced.
 
+    ``warn`` is told what a person should look at, though nothing failed.
     Raises LossError, with the description in its details, after committing a snapshot that is marked incomplete;
     any other BackupError when nothing was committed.
     """
@@ -127,6 +132,7 @@ def create_snapshot(
         except BaseException:
             place.discard(incoming)
             raise
+    _warn_of_another_host(manifest, work.previous, warn)
     description["seconds"] = round(time.monotonic() - begun, 3)
     if reasons and not request.accept_missing:
         raise LossError(
@@ -151,6 +157,19 @@ def plan_snapshot(
         "documents": found["row_counts"].get(release_line_named(found["release_line"]).documents_table, 0),
         **found,
     }
+
+
+def _warn_of_another_host(manifest: Manifest, previous: StoredSnapshot | None, warn: Callable[[str], object]) -> None:
+    """Tell when an instance's last snapshot came from another host: two hosts under one name would be mixed."""
+    if previous is None:
+        return
+    here = manifest.fields["host"]["inventory_name"]
+    before = (previous.require_manifest().fields.get("host") or {}).get("inventory_name")
+    if before not in (None, here):
+        warn(
+            f"instance {manifest.instance} was backed up from host {before} before and from {here} now; two hosts "
+            "need two names: set papermerge_backup_instance"
+        )
 
 
 def _first_damaged(manifest: Manifest) -> str:
@@ -181,6 +200,7 @@ class _Create:
         self._started = utc_now()
         self._timings: dict[str, float] = {}
         self.parts: list[StoredPart] = []
+        self.previous: StoredSnapshot | None = None
 
     def run(self, found: dict[str, Any]) -> tuple[Manifest, list[str]]:
         """Do everything but the commit. Returns the manifest, written, and the reasons why it counts as loss.
@@ -204,6 +224,7 @@ class _Create:
         self._timed("archive", archive.fetch)
         self._timed("settle", lambda: self._settle(found, line, archive))
         proof, previous = self._timed("prove", lambda: self._prove(line, dump))
+        self.previous = previous
         index = store(self._incoming / INDEX_NAME, (entry.encode() for entry in self._catalog.entries()))
         reasons = losses(proof, first=previous is None)
         manifest = self._manifest(found, line, database, dump, scan, proof, index, reasons, previous)

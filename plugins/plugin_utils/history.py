@@ -74,8 +74,27 @@ class History:
         return [str(row.get("snapshot")) for row in self.rows() if row.get("event") == "pruned"]
 
     def last_verified(self) -> dict[str, dict[str, Any]]:
-        """Return the last verification of every snapshot, by id."""
-        return {str(row.get("snapshot")): row for row in self.rows() if row.get("event") == "verified"}
+        """Return the last verification of every snapshot, by id.
+
+        A weaker one that found nothing does not replace a stronger one that found damage.
+        """
+        last: dict[str, dict[str, Any]] = {}
+        for row in self.rows():
+            if row.get("event") != "verified":
+                continue
+            before = last.get(str(row.get("snapshot")))
+            outweighed = before is not None and before.get("result") != "sound" and _level(row) < _level(before)
+            if not outweighed or row.get("result") != "sound":
+                last[str(row.get("snapshot"))] = row
+        return last
+
+
+def _level(row: dict[str, Any]) -> int:
+    return LEVELS.index(row["level"]) if row.get("level") in LEVELS else -1
+
+
+#: From the least to the most thorough.
+LEVELS = ("quick", "full", "deep")
 
 
 @contextlib.contextmanager

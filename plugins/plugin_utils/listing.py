@@ -95,7 +95,7 @@ def verify_snapshots(
             rows.append({**_nothing(place, "failed"), "result": "failed", "msg": error.message, "error": error.kind})
             continue
         if not chosen:
-            text = f"instance {place.name} has no snapshots in {place.path.parent}"
+            text = place.without_snapshots()
             rows.append({**_nothing(place, "failed"), "result": "failed", "msg": text, "error": "repository"})
         rows += [_verify(place, snapshot, level, progress, record) for snapshot in chosen]
     return rows

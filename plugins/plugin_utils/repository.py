@@ -88,7 +88,8 @@ class Repository:
         """Raise RepositoryError unless the repository exists."""
         if not self.path.is_dir():
             raise RepositoryError(
-                f"repository {self.path} does not exist on the controller; set papermerge_backup_repository"
+                f"repository {self.path} does not exist on the controller; set papermerge_backup_repository "
+                "(papermerge.backup.create makes it)"
             )
 
     def instances(self) -> list[str]:
@@ -261,7 +262,7 @@ class InstanceDirectory:
         recorded = self.history.committed()
         names = self._names(recorded)
         if not names:
-            raise RepositoryError(f"instance {self.name} has no snapshots in {self.path.parent}")
+            raise RepositoryError(self.without_snapshots())
         listed = "there are {}".format(", ".join(names[-5:]))
         if wanted.isdecimal() or SNAPSHOT_ID.match(wanted):
             for name in names:
@@ -291,6 +292,14 @@ class InstanceDirectory:
                 self.name, "" if moment is None else f" started by {iso(moment)}", listed
             )
         )
+
+    def without_snapshots(self) -> str:
+        """Return what to tell of an instance that has no snapshots: also who has some."""
+        others = Repository(str(self.path.parent)).instances() if self.path.parent.is_dir() else []
+        text = f"instance {self.name} has no snapshots in {self.path.parent}"
+        if not others:
+            return f"{text}; papermerge.backup.create takes the first"
+        return f"{text}; there are those of {', '.join(others[:20])}: set papermerge_backup_source or _instance"
 
     def part_path(self, part: str) -> Path:
         return self.parts_path / (part + PART_SUFFIX)

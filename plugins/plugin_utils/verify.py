@@ -46,7 +46,6 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored_media import StoredMedia
 
 SCRATCH_PURPOSE = "scratch"
-LEVELS = ("quick", "full", "deep")
 
 
 def check_sizes(place: InstanceDirectory, directory: Path, manifest: Manifest) -> None:
@@ -100,7 +99,7 @@ class Verification:
         self.media = media_of(place, snapshot)
 
     def verify(self, level: str) -> dict[str, Any]:
-        """Verify at a level of LEVELS. Returns counts of what was checked; raises DamageError at the first damage."""
+        """Verify at a level: quick, full or deep. Returns counts; raises DamageError at the first damage."""
         check_sizes(self._place, self._snapshot.directory, self.manifest)
         checked_parts = len(self.manifest.parts)
         result: dict[str, Any] = {"level": level, "parts": checked_parts}

@@ -157,7 +157,7 @@ CREATE_CASES: dict[str, Case] = {
         "truncate -s 300000 db.sqlite3",
     ),
     "another-engine": Case(
-        ("the database engine is postgresql (DBTYPE in {here}/papermerge.conf.py)", "can back up SQLite only"),
+        ("the database engine is postgresql (DBTYPE in {here}/papermerge.conf.py)", "and restore SQLite only"),
         "echo 'DBTYPE = \"postgres\"' >>papermerge.conf.py",
     ),
     "project-missing": Case(

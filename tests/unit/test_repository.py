@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import socket
 import stat
 import subprocess
@@ -385,3 +386,23 @@ def test_what_is_made_is_private_even_under_a_careless_umask(place: InstanceDire
     for path in [place.path.parent, *place.path.parent.rglob("*")]:
         expected = 0o700 if path.is_dir() else 0o600
         assert stat.S_IMODE(path.lstat().st_mode) == expected, path
+
+
+def test_a_weaker_verification_does_not_hide_what_a_stronger_one_has_found(place: InstanceDirectory) -> None:
+    place.make()
+    for level, result in (("full", "damaged"), ("quick", "sound")):
+        place.history.append("verified", "000001-20261122T100000Z", "0" * 64, level=level, result=result)
+    assert place.history.last_verified()["000001-20261122T100000Z"]["result"] == "damaged"
+    place.history.append("verified", "000001-20261122T100000Z", "0" * 64, level="deep", result="sound")
+    assert place.history.last_verified()["000001-20261122T100000Z"]["level"] == "deep"
+
+
+def test_a_committed_snapshot_whose_directory_has_vanished_is_damage(series: InstanceDirectory) -> None:
+    series.repair_history()
+    shutil.rmtree(series.snapshots_path / "000010-20261119T100000Z")
+    vanished = list(series.snapshots())[-1]
+    assert vanished.id == "000010-20261119T100000Z"
+    with pytest.raises(DamageError, match="is gone, though"):
+        series.select("latest").require_manifest()
+    series.history.append("pruned", vanished.id, "0" * 64)
+    assert series.select("latest").sequence == 2

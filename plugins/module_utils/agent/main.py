@@ -28,6 +28,8 @@ from .workspace import Cleanup, OwnDirectory
 
 EXIT_FAILED = 1
 EXIT_ABANDONED = 70
+#: Seconds between two looks at the file that a staged agent answers into.
+OUTPUT_CHECK = 1.0
 
 
 def _refusal(error: OSError) -> BackupError:
@@ -53,9 +55,8 @@ class Channel:
         self._inbox: queue.Queue[Optional[Frame]] = queue.Queue(maxsize=8)
         self._heard = time.monotonic()
         self._progressed = 0.0
-        if not batch:
-            for work in (self._listen, self._watch, self._beat):
-                threading.Thread(target=work, daemon=True).start()
+        for work in (self._watch_output,) if batch else (self._listen, self._watch, self._beat):
+            threading.Thread(target=work, daemon=True).start()
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -226,6 +227,12 @@ class Channel:
             time.sleep(protocol.HEARTBEAT_INTERVAL / 4)
             if time.monotonic() - self._heard > protocol.SILENCE_LIMIT:
                 self.abandon()
+
+    def _watch_output(self) -> None:
+        # Staging: nobody hears of a controller that was killed, until the next one removes the file of the answer.
+        while os.fstat(self._descriptor).st_nlink:
+            time.sleep(OUTPUT_CHECK)
+        self.abandon()
 
     def _beat(self) -> None:
         # Not in _watch: a dead connection blocks whoever writes.

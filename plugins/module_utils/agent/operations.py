@@ -58,8 +58,10 @@ def _names(texts: List[str]) -> List[bytes]:
 
 def _copy_parent(place: str, explicit: str) -> str:
     parent = explicit or os.path.dirname(place)
-    if explicit and not os.path.isdir(explicit):
-        raise SettingError("directory {0} (papermerge_backup_copy_dir) does not exist".format(explicit))
+    if explicit and not (os.path.isabs(explicit) and os.path.isdir(explicit)):
+        raise SettingError(
+            "directory {0} (papermerge_backup_copy_dir) does not exist, or is no absolute path".format(explicit)
+        )
     kind = file_system_type(parent)
     if kind in MEMORY_FILE_SYSTEMS:
         raise SpaceError(

@@ -60,7 +60,6 @@ def require_supported(place: DatabasePlace, found_in: str) -> None:
     """Raise UnsupportedError for an engine that this version of the collection cannot dump."""
     if place.engine != "sqlite":
         raise UnsupportedError(
-            "the database engine is {0} ({1}); this version of papermerge.backup can back up SQLite only".format(
-                place.engine, found_in
-            )
+            "the database engine is {0} ({1}); this version of papermerge.backup can back up "
+            "and restore SQLite only".format(place.engine, found_in)
         )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple
 
@@ -63,6 +64,9 @@ def find_instance(request: InstanceRequest) -> Optional[Instance]:
 
     Raises SettingError for settings that are wrong or ambiguous, UnsupportedError for an unknown release.
     """
+    for name, path in (("project_dir", request.project_dir), ("media_root", request.media_root)):
+        if path is not None and not os.path.isabs(path):
+            raise SettingError("papermerge_backup_{0} must be an absolute path, found {1!r}".format(name, path))
     by_hand = bool(request.media_root and request.database_url and request.app_version)
     project: Optional[Project] = None
     if request.project_dir or not by_hand:

@@ -94,12 +94,17 @@ def _mentions_papermerge(path: str) -> bool:
 def find_project(explicit: Optional[str], system_root: str = "/") -> Optional[Project]:
     """Return the project on this host, or None where there is none.
 
-    An explicit directory wins. Raises SettingError when it is not a directory, or when several projects are found.
+    An explicit directory wins. Raises SettingError when it is no project, or when several projects are found.
     """
     candidates: Dict[str, Project] = {}
     if explicit is not None:
         if not os.path.isdir(explicit):
             raise SettingError("project directory {0} (papermerge_backup_project_dir) does not exist".format(explicit))
+        if not is_project(os.path.realpath(explicit)):
+            raise SettingError(
+                "{0} (papermerge_backup_project_dir) is no project of Papermerge 1.x or 2.0: that has "
+                "manage.py, and papermerge.conf.py or settings that name papermerge".format(explicit)
+            )
         candidates[os.path.realpath(explicit)] = Project(os.path.realpath(explicit), "papermerge_backup_project_dir")
     sightings = list(_processes(system_root)) + list(_units(system_root)) + list(_known(system_root))
     for seen in sightings:
