@@ -239,6 +239,11 @@ def descendants(pid: int) -> dict[int, str]:
     return found
 
 
+def still_running(processes: dict[int, str]) -> list[int]:
+    """Return which of these processes, as `descendants` told them, have not ended."""
+    return [pid for pid, line in processes.items() if (status := _status(pid)) is not None and status[1] == line]
+
+
 Victim = Literal["controller", "worker", "ssh client", "agent"]
 VICTIMS: tuple[Victim, ...] = ("controller", "worker", "ssh client", "agent")
 
