@@ -29,6 +29,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part im
     PartRecord,
     decode_record,
 )
+from ansible_collections.papermerge.backup.plugins.plugin_utils.frame_watch import FrameWatch
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import PART_SUFFIX, RECORD_SUFFIX
 
 try:
@@ -104,70 +105,6 @@ class StoredWriter:
         # After a failed write the rest of the buffer fails as well: the first failure is the one to tell.
         with contextlib.suppress(OSError):
             self._stream.close()
-
-
-class FrameWatch:
-    """Follows zstd frames by their headers (RFC 8878) without unpacking them.
-
-    A compressor that is cut short may say that all went well. This tells, for next to nothing, whether what came ends
-    where a frame ends; whether it unpacks is for a deep verification to say.
-    """
-
-    MAGIC = b"\x28\xb5\x2f\xfd"
-    START, BLOCK_HEADER = len(MAGIC) + 1, 3
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._head = bytearray()
-        self._wanted = self.START
-        self._skipped = 0
-        self._checksum = 0
-        self._frames = 0
-        self.ended = False
-
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes. Raises ToolError when they are no zstd frames."""
-        position = 0
-        while position < len(data):
-            self.ended = False
-            if self._skipped:
-                step = min(self._skipped, len(data) - position)
-                self._skipped -= step
-                position += step
-                continue
-            step = min(self._wanted - len(self._head), len(data) - position)
-            self._head += data[position : position + step]
-            position += step
-            if len(self._head) == self._wanted:
-                self._read_header()
-
-    def _read_header(self) -> None:
-        head, self._head = bytes(self._head), bytearray()
-        if len(head) == self.START:
-            if head[:-1] != self.MAGIC:
-                raise ToolError(f"{self._name}: the host's zstd program sent something else than zstd frames")
-            flags = head[-1]
-            single, content = flags >> 5 & 1, flags >> 6
-            self._skipped = (1 - single) + (0, 1, 2, 4)[flags & 3] + (single, 2, 4, 8)[content]
-            self._checksum = 4 * (flags >> 2 & 1)
-            self._wanted = self.BLOCK_HEADER
-            return
-        block = int.from_bytes(head, "little")
-        # A block of kind 1 is one byte, to be repeated so many times.
-        self._skipped = 1 if block >> 1 & 3 == 1 else block >> 3
-        if block & 1:
-            self._skipped += self._checksum
-            self._wanted = self.START
-            self._frames += 1
-
-    def end(self) -> None:
-        """Check that a frame has just ended, and that there was one since the last call. Raises ToolError."""
-        if not self._frames or self._head or self._skipped or self._wanted != self.START:
-            raise ToolError(
-                f"{self._name}: the host's zstd program did not send a whole zstd frame; look after zstd on the host"
-            )
-        self._frames = 0
-        self.ended = True
 
 
 class storage_errors:
