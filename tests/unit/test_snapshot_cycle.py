@@ -20,8 +20,13 @@ from tests.support.snapshots import WatchedSession, interpreter_without, local_a
 
 def python_3_8() -> str:
     """Return a Python 3.8 that runs; its absence is a failure where CI has promised one."""
-    candidates = [shutil.which("python3.8"), *glob.glob(os.path.expanduser("~/.pyenv/versions/3.8*/bin/python3.8"))]
-    for path in candidates:
+    pyenv = shutil.which("pyenv")
+    homes = [os.path.expanduser("~/.pyenv"), os.environ.get("PYENV_ROOT", "")]
+    homes.append(os.path.dirname(os.path.dirname(os.path.realpath(pyenv))) if pyenv else "")
+    found = shutil.which("python3.8")
+    homes.append(os.path.dirname(os.path.dirname(found)) if found else "")
+    candidates = [path for home in homes if home for path in glob.glob(f"{home}/versions/3.8*/bin/python3.8")]
+    for path in [found, *candidates]:
         # A version manager's shim exists without a Python behind it.
         if path and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:
             return path
