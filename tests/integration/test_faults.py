@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -107,6 +108,13 @@ def test_a_create_killed_before_any_step_in_the_repository_leaves_no_half_snapsh
         made = take(source, place)
 
         assert require_sound(place, before) == [*found, made["id"]]
+        if ".owner" in steps[number - 1]:
+            # Claimed, and killed before it could say by whom: for a minute this might be another machine's.
+            (claimed,) = place.incoming_path.iterdir()
+            assert list(claimed.iterdir()) == []
+            os.utime(claimed, (0, 0))
+            found.append(made["id"])
+            made = take(source, place)
         require_nothing_unfinished(place)
         assert faults.own_leftovers(source.root) == []
         assert len(place.history.committed()) == len(found) + 1
@@ -463,6 +471,7 @@ class Killing:
     def begin(self, transfer: str) -> None:
         """Make the first snapshot, and measure."""
         self.transfer = transfer
+        self.usual_speed()
         begun = time.monotonic()
         run = self.start()
         first = last = 0.0
@@ -478,6 +487,13 @@ class Killing:
         self.before = faults.HostState.of(self.host)
         self.first = stored_state(self.place)
         self.kept = shutil.copytree(self.place.path, self.scratch.with_name(f"{self.scratch.name}-kept"))
+
+    def usual_speed(self) -> None:
+        """Make the link as fast as it was measured with: streamed, a little slow, so that steps take some time."""
+        if self.transfer == "streamed":
+            self.host.slow("300mbit")
+        else:
+            self.host.full_speed()
 
     def start(self) -> Any:
         extra = {"papermerge_backup_transfer": self.transfer}
@@ -512,6 +528,10 @@ class Killing:
                 time.sleep(0.01)
         if isinstance(when, float):
             time.sleep(when * (self.usual if victim == "controller" else self.agent_seconds))
+            # Staged, there is one after another.
+            while victim != "controller" and run.poll() is None:
+                if found := faults.find_victim(run.pid, self.host, victim):
+                    break
         else:
             while run.poll() is None and all(path in old for path in self.place.path.glob(POINTS[when])):
                 time.sleep(0.0005)
@@ -525,10 +545,15 @@ class Killing:
             hit = f"{victim} at {when} after {time.monotonic() - begun:.2f} s"
             below = faults.descendants(run.pid)
             faults.end(found)
-            run.wait(60)
+            try:
+                run.wait(30)
+            except subprocess.TimeoutExpired:
+                # Ansible waits for the rest of what a worker was telling it when it was killed.
+                assert victim == "worker", hit
+                run.kill()
+                hit += ", and Ansible had to be killed"
             faults.waited(lambda: not faults.still_running(below), 5.0, f"{hit}: {below} went on")
-        if self.transfer != "staged":
-            self.host.slow("300mbit")
+        self.usual_speed()
         finished = self.ended(run)
         listed = require_sound(self.place, self.first, "full")
         assert finished.status == 0 or hit, str(finished)
@@ -536,7 +561,8 @@ class Killing:
         if finished.status == 0:
             assert len(listed) == 2, f"{hit}: success without a snapshot\n{finished}"
         elif victim in ("agent", "ssh client"):
-            assert "connection was lost" in finished.output, f"{hit}\n{finished}"
+            words = "connection was lost|could not be started|staging command failed"
+            assert re.search(words, finished.output), f"{hit}\n{finished}"
         assert "Traceback" not in str(finished)
 
         self.succeed()
@@ -583,8 +609,6 @@ def test_a_create_killed_at_any_moment_leaves_nothing_behind_and_the_next_succee
 
         def work(killing: Killing, mine: list[tuple[faults.Victim, float | str]]) -> None:
             faults.put_on(killing.host, killing_instance)
-            if transfer == "streamed":
-                killing.host.slow("300mbit")
             killing.begin(transfer)
             print(f"undisturbed: {killing.usual:.1f} s, its agent {killing.agent_seconds:.1f} s", flush=True)
             for victim, when in mine:
@@ -836,6 +860,7 @@ def test_a_power_cut_in_a_create_or_a_restore_leaves_nothing_that_the_next_run_d
         ]
         for work, inside in cuts * (5 if soaking() else 1):
             host.slow("40mbit")
+            host.run(["rm", "-rf", TARGET])
             with ThreadPoolExecutor(1) as pool:
                 running = pool.submit(_message_of, work)
                 faults.waited(lambda: inside() or running.done(), 60.0)  # noqa: B023
@@ -846,12 +871,15 @@ def test_a_power_cut_in_a_create_or_a_restore_leaves_nothing_that_the_next_run_d
             assert stored_state(place) == before
             require_nothing_unfinished(place)
             make()
-            state.require_same(host) if work is make else restore_on(host, place)
+            if work is make:
+                state.require_same(host)
+            else:
+                restore_on(host, place)
+                target = host.root / TARGET[1:]
+                assert files_below(target / "media") == files_below(instance.media)
+                assert faults.own_leftovers(target) == []
             require_sound(place, before)
             before = stored_state(place)
-        target = host.root / TARGET[1:]
-        assert files_below(target / "media") == files_below(instance.media)
-        assert faults.own_leftovers(target) == []
     finally:
         host_bench.remove(host)
 
