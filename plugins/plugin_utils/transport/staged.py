@@ -117,9 +117,12 @@ class StagedSession(Session):
                     stream.write(frame)
             self._access.put(outgoing, self._path("put"))
             os.unlink(outgoing)
-            # What put_file makes has its own mode and owner; the file that the agent may read stays ours.
+            # What put_file makes has its own mode and owner; the file that the agent may read stays ours. The answer to
+            # the call before must not be taken for the answer to this one, should the agent not come to be started.
             self._run(
-                "cat {0} > {1} && rm -f {0}".format(shlex.quote(self._path("put")), shlex.quote(self._path("in")))
+                ": > {2} && cat {0} > {1} && rm -f {0}".format(
+                    *(shlex.quote(self._path(name)) for name in ("put", "in", "out"))
+                )
             )
             command = "{{ {}; }} < {} > {}".format(
                 agent_command(self._interpreter), shlex.quote(self._path("in")), shlex.quote(self._path("out"))
