@@ -330,6 +330,8 @@ class InstanceDirectory:
         try:
             machine = (self.incoming_path / (name + OWNER_SUFFIX)).read_text("utf-8").strip()
         except FileNotFoundError:
+            machine = ""
+        if not machine:
             # Claimed a moment ago, or by a run that was killed in that moment.
             return age > CLAIM_SECONDS
         return machine == socket.gethostname() or age > FOREIGN_SECONDS
