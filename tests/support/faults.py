@@ -164,7 +164,7 @@ def require_sound(place: InstanceDirectory, before: dict[str, str] | None = None
 def require_nothing_unfinished(place: InstanceDirectory) -> None:
     """Check that nothing unfinished is left in a repository."""
     left = os.listdir(place.incoming_path) if place.incoming_path.is_dir() else []
-    assert left == []
+    assert left == [], left
 
 
 def reset(place: InstanceDirectory, kept: Path) -> None:
