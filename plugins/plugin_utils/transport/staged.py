@@ -141,14 +141,17 @@ class StagedSession(Session):
                             self._access.name, status, " / ".join(words[-3:])
                         )
                     )
-                return handle_until_result(self._frames(stream.read), handlers or Handlers())
+                return handle_until_result(self._frames(stream.read, status), handlers or Handlers())
 
-    @staticmethod
-    def _frames(read: Callable[[int], bytes]) -> Iterator[Frame]:
+    def _frames(self, read: Callable[[int], bytes], status: int) -> Iterator[Frame]:
+        lost = f"{self._access.name}: the connection was lost: the agent ended (status {status}) before it had answered"
         while True:
-            frame = protocol.read_frame(read)
+            try:
+                frame = protocol.read_frame(read)
+            except ConnectionLost as error:
+                raise ConnectionLost(f"{lost}: {error.message}") from None
             if frame is None:
-                return
+                raise ConnectionLost(lost)
             yield frame
 
     def close(self) -> None:
