@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Dict
-from urllib.parse import unquote, urlsplit
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Tuple
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from ..errors import SettingError, UnsupportedError
 
@@ -19,25 +19,68 @@ ENGINES: Dict[str, str] = {
     "mysql": "mysql",
     "mariadb": "mysql",
 }
+DEFAULT_PORTS: Dict[str, int] = {"postgresql": 5432, "mysql": 3306}
+#: What asyncpg calls the option that libpq calls sslmode: Papermerge 3.5.3 reads the former.
+OPTION_NAMES: Dict[str, str] = {"ssl": "sslmode"}
+#: What takes the place of these parts of a URL when they stand in its query, as libpq allows.
+QUERY_PLACES = ("host", "port", "user", "password", "dbname")
 
 
 @dataclass(frozen=True)
 class DatabasePlace:
-    """An engine and, for SQLite, the absolute path of the file."""
+    """An engine and where it keeps the database.
+
+    SQLite: ``path``, absolute. A server: database ``name``, ``host`` (empty: the engine's default socket; a path: the
+    socket's directory, or with MySQL the socket itself), ``port`` (0: the default), ``user`` (empty: whoever asks),
+    ``password``, and ``options`` of the connection such as sslmode. ``container``: the container whose own client
+    programs reach the server; empty for a server that the host itself reaches.
+    """
 
     engine: str
     path: str = ""
+    name: str = ""
+    host: str = ""
+    port: int = 0
+    user: str = ""
+    password: str = field(default="", repr=False)
+    options: Tuple[Tuple[str, str], ...] = ()
+    container: str = ""
 
     @property
     def url(self) -> str:
         """The place as a URL without any password."""
-        return "sqlite:///" + self.path if self.engine == "sqlite" else self.engine + "://"
+        if self.engine == "sqlite":
+            return "sqlite:///" + self.path
+        user = quote(self.user, safe="") + "@" if self.user else ""
+        port = ":{0}".format(self.port) if self.port else ""
+        host = quote(self.host, safe="") if self.host.startswith("/") else self.host
+        if ":" in host:
+            host = "[{0}]".format(host)
+        query = "&".join("{0}={1}".format(name, quote(value, safe="")) for name, value in self.options)
+        return "{0}://{1}{2}{3}/{4}{5}".format(
+            self.engine, user, host, port, quote(self.name, safe=""), "?" + query if query else ""
+        )
+
+    @property
+    def secrets(self) -> List[str]:
+        """Return what must not be shown: the password and how a URL spells it."""
+        return [text for text in {self.password, quote(self.password, safe="")} if text]
 
 
 def parse_database_url(url: str, found_in: str) -> DatabasePlace:
-    """Read a database URL. Raises SettingError for one that names no place, naming where it was found."""
-    parts = urlsplit(url)
-    scheme = parts.scheme.split("+")[0]
+    """Read a database URL. Raises SettingError for one that names no place, naming where it was found.
+
+    Understands driver suffixes (``postgresql+psycopg2://``), percent-encoding, missing parts, a socket directory as host
+    (``postgresql://%2Frun%2Fpostgresql/papermerge`` or ``?host=/run/postgresql``).
+    """
+    try:
+        parts = urlsplit(url)
+        scheme, port, host = parts.scheme.split("+")[0], parts.port, parts.hostname
+    except ValueError as error:
+        raise SettingError(
+            "the database URL in {0} cannot be read: {1}; are special characters of its password "
+            "percent-encoded?".format(found_in, str(error).split(":")[0])
+        ) from None
     engine = ENGINES.get(scheme)
     if engine is None:
         raise SettingError(
@@ -45,15 +88,45 @@ def parse_database_url(url: str, found_in: str) -> DatabasePlace:
                 found_in, scheme, ", ".join(name + "://" for name in ENGINES)
             )
         )
-    if engine != "sqlite":
-        return DatabasePlace(engine)
-    path = unquote(parts.path)[1:]
-    if parts.netloc or not os.path.isabs(path):
-        raise SettingError(
-            "the SQLite URL in {0} must hold an absolute path, with four slashes: "
-            "sqlite:////srv/papermerge/db.sqlite3; found {1!r}".format(found_in, url)
-        )
-    return DatabasePlace(engine, os.path.normpath(path))
+    if engine == "sqlite":
+        path = unquote(parts.path)[1:]
+        if parts.netloc or not os.path.isabs(path):
+            raise SettingError(
+                "the SQLite URL in {0} must hold an absolute path, with four slashes: "
+                "sqlite:////srv/papermerge/db.sqlite3; found {1!r}".format(found_in, url)
+            )
+        return DatabasePlace(engine, os.path.normpath(path))
+    query: Dict[str, str] = {}
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        query[OPTION_NAMES.get(name, name)] = value
+    # urlsplit lowers the case of a host name, which a path must keep.
+    if host and "%" in host:
+        host = unquote(parts.netloc.rpartition("@")[2].split(":")[0])
+    fields: Dict[str, Any] = {
+        "host": host or "",
+        "port": port or 0,
+        "user": unquote(parts.username or ""),
+        "password": unquote(parts.password or ""),
+        "dbname": unquote(parts.path.lstrip("/")),
+    }
+    for name in QUERY_PLACES:
+        if name in query:
+            fields[name] = query.pop(name)
+    if "unix_socket" in query:
+        fields["host"] = query.pop("unix_socket")
+    if not str(fields["port"]).isdigit():
+        raise SettingError("the database URL in {0} has the port {1!r}".format(found_in, fields["port"]))
+    if not fields["dbname"]:
+        raise SettingError("the database URL in {0} names no database: {1}://…/NAME".format(found_in, scheme))
+    return DatabasePlace(
+        engine,
+        name=fields["dbname"],
+        host=fields["host"],
+        port=int(fields["port"]),
+        user=fields["user"],
+        password=fields["password"],
+        options=tuple(query.items()),
+    )
 
 
 def require_supported(place: DatabasePlace, found_in: str) -> None:
