@@ -32,19 +32,8 @@ class ActionModule(BackupAction):
             host=self.host,
             instance=place.name,
             collection_version=collection_version(),
-            **{
-                name: arguments[name]
-                for name in (
-                    "project_dir",
-                    "media_root",
-                    "database_url",
-                    "app_version",
-                    "copy_dir",
-                    "media_allowed_roots",
-                    "derived",
-                    "accept_missing",
-                )
-            },
+            **self.instance_settings(),
+            **{name: arguments[name] for name in ("copy_dir", "media_allowed_roots", "derived", "accept_missing")},
         )
         with self.session(place.name) as session:
             if self.check_mode:

@@ -180,12 +180,17 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, describe_os_error
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.description import describe_instance
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.instance import (
+    InstanceRequest,
+    require_instance,
+)
 
 ARGUMENTS = {
     "project_dir": {"type": "str"},
     "media_root": {"type": "str"},
-    "database_url": {"type": "str"},
+    "database_url": {"type": "str", "no_log": True},
     "app_version": {"type": "str"},
+    "container": {"type": "str"},
     "media_allowed_roots": {"type": "list", "elements": "str", "default": []},
     "derived": {"type": "bool", "default": True},
     "accept_missing": {"type": "bool", "default": False},
@@ -196,12 +201,13 @@ ARGUMENTS = {
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
-        instance = describe_instance(module.params, tick=lambda files, size: None)
+        instance = require_instance(InstanceRequest.from_params(module.params))
+        description = describe_instance(instance, module.params, tick=lambda files, size: None)
     except BackupError as error:
         module.fail_json(**error.as_result())
     except OSError as error:
         module.fail_json(**BackupError("the host's system refused: {0}".format(describe_os_error(error))).as_result())
-    module.exit_json(changed=False, instance=instance)
+    module.exit_json(changed=False, instance=description)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifes
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import Proof, losses
 from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import MediaArchive, excluded_directories
+from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import Discovery
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import describe_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
@@ -62,7 +63,11 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.sessio
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import check_sizes, media_of
 
 SCRATCH = "scratch.sqlite3"
-DATABASE_NAMES = {"sqlite": "database.sqlite3.zst"}
+DATABASE_NAMES = {
+    "sqlite": "database.sqlite3.zst",
+    "postgresql": "database.pgdump.zst",
+    "mysql": "database.sql.zst",
+}
 INDEX_NAME = "index.jsonl.zst"
 #: How often the settle pass looks again at files that are missing or changing, and the seconds between two looks.
 SETTLE_ROUNDS = 3
@@ -71,29 +76,22 @@ SETTLE_SECONDS = 2.0
 SETTLE_BATCH = 4096
 
 
-@dataclass
-class CreateRequest:
-    """What a create is to do. Discovery settings are None where the host has to be asked."""
+@dataclass(kw_only=True)
+class CreateRequest(Discovery):
+    """What a create is to do."""
 
     host: str
     instance: str
-    project_dir: str | None = None
-    media_root: str | None = None
-    database_url: str | None = None
-    app_version: str | None = None
     copy_dir: str | None = None
     media_allowed_roots: list[str] = field(default_factory=list)
     derived: bool = True
     accept_missing: bool = False
     collection_version: str = ""
 
-    def discovery(self, sizes: bool) -> dict[str, Any]:
+    def description(self, sizes: bool) -> dict[str, Any]:
         """Return the arguments of the agent's describe."""
         return {
-            "project_dir": self.project_dir,
-            "media_root": self.media_root,
-            "database_url": self.database_url,
-            "app_version": self.app_version,
+            "instance": self.as_request(),
             "media_allowed_roots": self.media_allowed_roots,
             "accept_missing": self.accept_missing,
             "sizes": sizes,
@@ -117,7 +115,7 @@ def create_snapshot(
     require_zstandard()
     begun = time.monotonic()
     # Before anything is made: most of what can be wrong is wrong here.
-    found = session.call(Call("describe", request.discovery(False)), told_to(progress))
+    found = session.call(Call("describe", request.description(False)), told_to(progress))
     place.make()
     with place.locked():
         place.remove_abandoned()
@@ -149,7 +147,7 @@ def plan_snapshot(
     """Return what a create would do, for check mode: the instance as found, with counts and sizes."""
     require_zstandard()
     progress.begin("scan", unit="files")
-    found = session.call(Call("describe", request.discovery(True)), told_to(progress))
+    found = session.call(Call("describe", request.description(True)), told_to(progress))
     return {
         "instance": request.instance,
         "repository": str(place.path.parent),
@@ -219,10 +217,10 @@ class _Create:
             lambda: PartWriter(self._incoming, self._host_compresses),
         )
         self.parts = archive.parts
-        database, dump = self._timed("dump", lambda: self._dump(found, line))
+        database, dump = self._timed("dump", lambda: self._dump(found))
         scan = self._timed("scan", lambda: archive.scan(excluded_directories(line, self._request.derived)))
         self._timed("archive", archive.fetch)
-        self._timed("settle", lambda: self._settle(found, line, archive))
+        self._timed("settle", lambda: self._settle(archive))
         proof, previous = self._timed("prove", lambda: self._prove(line, dump))
         self.previous = previous
         index = store(self._incoming / INDEX_NAME, (entry.encode() for entry in self._catalog.entries()))
@@ -244,7 +242,7 @@ class _Create:
         handlers.heartbeat = self._progress.still
         return self._session.call(Call(operation, arguments, records), handlers)
 
-    def _dump(self, found: dict[str, Any], line: ReleaseLine) -> tuple[StoredFile, dict[str, Any]]:
+    def _dump(self, found: dict[str, Any]) -> tuple[StoredFile, dict[str, Any]]:
         """Bring the dump and its version rows here. The rows are of the same moment as the dump."""
         self._progress.begin("database", found["database_size"])
         writer = StoredWriter(self._incoming / DATABASE_NAMES[found["database_engine"]], self._host_compresses)
@@ -266,8 +264,7 @@ class _Create:
             dump = self._call(
                 "dump_database",
                 {
-                    "path": found["database_path"],
-                    "release_line": line.name,
+                    "instance": self._request.as_request(),
                     "copy_dir": self._request.copy_dir or "",
                     "compress": self._host_compresses,
                     "host_path": "",
@@ -279,7 +276,7 @@ class _Create:
             writer.close()
         return StoredFile(writer.path.name, writer.size, sha256, dump["plain_size"]), dump
 
-    def _settle(self, found: dict[str, Any], line: ReleaseLine, archive: MediaArchive) -> None:
+    def _settle(self, archive: MediaArchive) -> None:
         """Look again at expected files that are missing and at files that were changing, until they rest."""
         for attempt in range(SETTLE_ROUNDS):
             changing = self._catalog.retry(CHANGING)
@@ -294,10 +291,10 @@ class _Create:
                 if not asked:
                     break
                 after = asked[-1][0]
-                self._look_again(found, line, asked)
+                self._look_again(asked)
             archive.fetch()
 
-    def _look_again(self, found: dict[str, Any], line: ReleaseLine, asked: list[tuple[bytes, str]]) -> None:
+    def _look_again(self, asked: list[tuple[bytes, str]]) -> None:
         appeared: list[tuple[bytes, int]] = []
         deleted: list[bytes] = []
 
@@ -310,7 +307,7 @@ class _Create:
 
         self._call(
             "settle",
-            {**self._media, "path": found["database_path"], "release_line": line.name},
+            {**self._media, "instance": self._request.as_request()},
             Handlers(records=sort),
             ({**path_fields(path), "key": key} for path, key in asked),
         )
@@ -369,19 +366,12 @@ class _Create:
                     "engine": found["database_engine"],
                     "path": found["database_path"],
                     "found_in": found["database_found_in"],
-                    "server_version": dump["server_version"],
-                    "encoding": dump["encoding"],
-                    "locale": None,
-                    "owner": dump["owner"],
-                    "mode": dump["mode"],
+                    "url": found["database_url"],
                     "schema_marker": dump["schema_marker"],
-                    "dump_format": "sqlite3",
-                    "client": "python sqlite3 {}".format(dump["server_version"]),
-                    "journal_mode": dump["journal_mode"],
+                    "dump_format": dump["dump_format"],
                     "plain_sha256": dump["plain_sha256"],
                     "dumped_at_ns": dump["moment_ns"],
-                    "restarts": dump["restarts"],
-                    "locked_seconds": dump["locked_seconds"],
+                    **dump["facts"],
                 },
                 "media": {
                     "root": found["media_root"],

@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_of
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import Manifest
+from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import Discovery
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import describe_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.dumps import abandon
@@ -36,15 +37,12 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import (
 BYTES_PER_FILE = 4096
 
 
-@dataclass
-class RestoreRequest:
-    """What a restore is to do on the target; settings that are None are discovered there."""
+@dataclass(kw_only=True)
+class RestoreRequest(Discovery):
+    """What a restore is to do on the target. ``database_admin_url``: who may create and rename databases there."""
 
     snapshot: str = "latest"
-    project_dir: str | None = None
-    media_root: str | None = None
-    database_url: str | None = None
-    app_version: str | None = None
+    database_admin_url: str | None = None
 
 
 def restore_snapshot(
@@ -66,6 +64,7 @@ def restore_snapshot(
             "snapshot": describe_snapshot(manifest, place),
             "media_root": target["media_root"],
             "database_path": target["database_path"],
+            "database_url": target["database_url"],
             "undone": target["interrupted"],
         }
         if not check_only:
@@ -80,15 +79,18 @@ def _check_target(session: Session, manifest: Manifest, request: RestoreRequest,
         Call(
             "check_target",
             {
-                "project_dir": request.project_dir,
-                "media_root": request.media_root,
-                "database_url": request.database_url,
-                "app_version": request.app_version,
+                "instance": request.as_request(),
+                "admin_url": request.database_admin_url,
                 "sides": ["media", "database"],
                 "clear_up": clear_up,
                 "snapshot_version": manifest.version,
                 "source_media_root": str(manifest.media["root"]),
-                "source_database_path": str(manifest.database["path"]),
+                "source_database": {
+                    "engine": manifest.engine,
+                    "path": str(manifest.database["path"]),
+                    "url": str(manifest.database.get("url", "")),
+                    "facts": manifest.database,
+                },
                 "media_bytes": int(manifest.totals["media_bytes"]) + BYTES_PER_FILE * int(manifest.totals["files"]),
                 "database_bytes": manifest.database_file.plain_size,
             },
@@ -117,7 +119,7 @@ class _Restore:
         self._catalog = catalog
 
     def run(self) -> dict[str, Any]:
-        where = {name: self._target[name] for name in ("media_root", "database_path")}
+        where = {name: self._target[name] for name in ("media_root", "database_path", "server")}
         state = self._session.call(Call("begin_restore", where))
         try:
             files, size = self._media.send(
@@ -138,8 +140,8 @@ class _Restore:
                         "state": state,
                         "directory_mode": self._manifest.media["mode"],
                         "directory_owner": self._manifest.media["owner"],
-                        "database_mode": self._manifest.database["mode"],
-                        "database_owner": self._manifest.database["owner"],
+                        "database_mode": self._manifest.database.get("mode"),
+                        "database_owner": self._manifest.database.get("owner"),
                     },
                 ),
                 told_to(self._progress),
@@ -172,6 +174,7 @@ class _Restore:
                 "receive_database",
                 {
                     "database_stage": state["database_stage"],
+                    "server": self._target["server"],
                     "release_line": self._manifest.release_line,
                     "compressed": packed,
                     "host_path": "",

@@ -69,8 +69,8 @@ class Database(ABC):
 class ServerTarget(ABC):
     """Where a restore puts a server's database: into a staging database beside it, which takes its name at the end.
 
-    ``place``: the target's database and the account that owns it. ``admin``: the account that may create, rename and drop
-    databases. Every method raises DatabaseError, ToolError, SettingError, SpaceError or TargetError.
+    ``place``: the target's database and the account that owns it. ``admin``: the account that may create, rename and
+    drop databases. Every method raises DatabaseError, ToolError, SettingError, SpaceError or TargetError.
     """
 
     def __init__(self, place: DatabasePlace, found_in: str, admin: Optional[DatabasePlace] = None) -> None:

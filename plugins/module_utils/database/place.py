@@ -70,8 +70,8 @@ class DatabasePlace:
 def parse_database_url(url: str, found_in: str) -> DatabasePlace:
     """Read a database URL. Raises SettingError for one that names no place, naming where it was found.
 
-    Understands driver suffixes (``postgresql+psycopg2://``), percent-encoding, missing parts, a socket directory as host
-    (``postgresql://%2Frun%2Fpostgresql/papermerge`` or ``?host=/run/postgresql``).
+    Understands driver suffixes (``postgresql+psycopg2://``), percent-encoding, missing parts, a socket directory as
+    host (``postgresql://%2Frun%2Fpostgresql/papermerge`` or ``?host=/run/postgresql``).
     """
     try:
         parts = urlsplit(url)

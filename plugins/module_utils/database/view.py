@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from typing import Any, Dict, Iterable, Iterator, List, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Set, Tuple, TypeVar
 
 from ..errors import DatabaseError
 from ..papermerge.releases import SCHEMA_MARKERS, ExpectedRow, ReleaseLine
@@ -16,6 +16,9 @@ from ..papermerge.releases import SCHEMA_MARKERS, ExpectedRow, ReleaseLine
 KEY = re.compile(r"[0-9A-Fa-f-]{1,40}\Z")
 #: Keys that one query asks for.
 KEYS_BATCH = 500
+
+
+ViewType = TypeVar("ViewType", bound="View")
 
 
 class View(ABC):
@@ -42,7 +45,7 @@ class View(ABC):
         """Return a table's name as a query has it."""
         return '"{0}"'.format(table)
 
-    def __enter__(self) -> View:
+    def __enter__(self: ViewType) -> ViewType:
         return self
 
     def __exit__(self, *_exception: object) -> None:

@@ -58,8 +58,8 @@ class SearchIndex:
 class ReleaseLine:
     """What a release line of Papermerge looks like from outside.
 
-    ``versions``: the first numbers of its versions. ``count_tables``: tables worth comparing, present or not; empty: all.
-    ``documents_table``: the one with a row a document. ``schema_marker_query``: what tells the schema from its
+    ``versions``: the first numbers of its versions. ``count_tables``: tables worth comparing, present or not; empty:
+    all. ``documents_table``: the one with a row a document. ``schema_marker_query``: what tells the schema from its
     neighbours. ``rows_query`` selects what the layout builds an expected row from; ``version_tables``: the tables it
     reads; ``keys_query`` finds rows again by a list of quoted keys. ``processes`` are to be stopped for a restore;
     ``after_restore`` are its own commands.

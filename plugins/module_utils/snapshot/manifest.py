@@ -84,7 +84,8 @@ class Manifest:
         self.schema_marker = self._text(self.database, "schema_marker")
         self._text(self.database, "path")
         self._text(self.database, "plain_sha256", SHA256)
-        self._ownership(self.database)
+        if self.engine == "sqlite":
+            self._ownership(self.database)
         self.media = self._object(fields, "media")
         self._text(self.media, "root")
         self._ownership(self.media)

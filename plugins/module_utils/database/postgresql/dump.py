@@ -65,8 +65,9 @@ class PostgresView(View):
 
     def tables(self) -> Tuple[str, ...]:
         query = (
-            "select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relkind in ('r', 'p')"
-            " and pg_table_is_visible(c.oid) and n.nspname not in ('pg_catalog', 'information_schema')"
+            "select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+            " where c.relkind in ('r', 'p') and pg_table_is_visible(c.oid)"
+            " and n.nspname not in ('pg_catalog', 'information_schema')"
             ' order by c.relname collate "C"'
         )
         return tuple(str(row[0]) for row in self._session.rows(query))
@@ -200,5 +201,3 @@ def user_tables(session: Session) -> List[str]:
         " and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'e') order by 1"
     )
     return [str(row[0]) for row in session.rows(query)]
-
-

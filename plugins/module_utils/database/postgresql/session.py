@@ -117,15 +117,12 @@ EXPLANATIONS: Tuple[Tuple[str, Callable[..., BackupError], str], ...] = (
     ),
     (r"No space left on device|could not extend file", SpaceError, "the server has no room left; free some"),
     (
-        r"server closed the connection|terminating connection|shutting down|the database system is|"
-        r"connection has been closed|SSL SYSCALL|connection to server was lost|connection not open|"
-        r"server process (?:was|exited)",
+        r"closed the connection|terminating connection|shutting down|the database system is|server terminated",
         DatabaseError,
         "the server ended the connection; see its log and run again",
     ),
     (
-        r"could not connect|Connection refused|No such file or directory|could not translate host name|"
-        r"timeout expired|No route to host|Network is unreachable|is the server running",
+        r"could not connect|refused|No such file|could not translate|timeout expired|unreachable|is the server running",
         DatabaseError,
         "the server cannot be reached; is it running, and are host and port right?",
     ),
