@@ -16,13 +16,13 @@ from tests.support.servers.postgres import PostgresServer
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """The session's PostgreSQL: databases and roles in it are told apart by their names, who makes them removes them."""
+    """The session's PostgreSQL: databases and roles are told apart by name, who makes them removes them."""
     with PostgresServer() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def maria_server() -> Iterator[MariaServer]:
-    """The session's MariaDB: databases and users in it are told apart by their names, who makes them removes them."""
+    """The session's MariaDB: databases and users are told apart by name, who makes them removes them."""
     with MariaServer() as server:
         yield server

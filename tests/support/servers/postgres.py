@@ -18,10 +18,9 @@ from tests.support.servers.process import (
     free_port,
     run_as,
 )
-from tests.support.servers.releases import DEBIAN_MAJOR, programs_of
+from tests.support.servers.releases import installed_major, programs_of
 
 SUPERUSER = "postgres"
-#: The socket's name holds it, and clients want it beside the socket's directory.
 _FIELD, _RECORD = "\x1f", "\x1e"
 
 # The superuser comes in without a password, and only through the socket; nobody else does.
@@ -46,17 +45,17 @@ SETTINGS = {
 
 
 class PostgresServer(ServerProcess):
-    """A cluster (UTF-8, C.UTF-8) of the major version, started and removed by `with`.
+    """A cluster (UTF-8, C.UTF-8) of the major version (default: the installed one), started and removed by `with`.
 
     `socket` is the directory to give as host, `port` belongs to the socket and, with tcp, to 127.0.0.1. `programs` is
     the directory of its pg_dump, psql and the others. `settings` are added to its configuration.
     """
 
     def __init__(
-        self, major: int = DEBIAN_MAJOR, *, tcp: bool = True, settings: Mapping[str, str] | None = None
+        self, major: int | None = None, *, tcp: bool = True, settings: Mapping[str, str] | None = None
     ) -> None:
-        self.major = major
-        self.programs = programs_of(major)
+        self.major = installed_major() if major is None else major
+        self.programs = programs_of(self.major)
         super().__init__("postgres")
         self.data = self.directory / "data"
         self.socket = self.directory / "socket"

@@ -21,7 +21,7 @@ from tests.support.hosts.commands import BenchError, execute
 from tests.support.hosts.storage import claim_directory, remove_tree
 
 #: Short, because the path of a unix socket has 107 bytes at most. Not in memory: the collection refuses to copy there.
-SERVERS = Path("/var/tmp/papermerge-backup-servers")
+SERVERS = "/var/tmp/papermerge-backup-servers-{uid}"
 START_SECONDS = 60.0
 
 
@@ -31,6 +31,8 @@ class ServerError(BenchError):
 
 class ServerProcess:
     """What PostgresServer, MariaServer and PgBouncer share. A context manager: started at its begin, gone at its end.
+
+    It also ends with the thread that starts it, so that must not be one of a pool.
 
     `directory` holds all of the server's files and its unix socket; other users of the machine can reach the socket.
     `log` is what the server wrote to its standard error. What a killed test run left is removed by the next server.
@@ -154,6 +156,14 @@ class ServerProcess:
         return f"{shlex.join(self.command())}\n{said}"
 
 
+def servers_directory() -> Path:
+    """Return the directory of this user's servers; others can enter it."""
+    directory = Path(SERVERS.format(uid=os.geteuid()))
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o755)
+    return directory
+
+
 def account_without_rights(name: str) -> pwd.struct_passwd | None:
     """Return the account that servers run as when the tests are root, `nobody` where there is none of that name.
 
@@ -257,9 +267,7 @@ def _setpriv(account: pwd.struct_passwd | None) -> list[str]:
 def _claim_directory() -> tuple[Path, int]:
     """Return a directory of one's own and the descriptor that keeps it; removes those of processes that are dead."""
     mine: tuple[Path, int] | None = None
-    parent = SERVERS / str(os.geteuid())
-    parent.mkdir(parents=True, exist_ok=True)
-    parent.chmod(0o755)
+    parent = servers_directory()
     for number in range(1000):
         directory = parent / str(number)
         if mine is not None and not directory.exists():
