@@ -24,7 +24,7 @@ from ..place import DatabasePlace
 try:
     import psycopg2
 except ImportError:
-    psycopg2 = None
+    psycopg2 = None  # type: ignore[assignment]
 
 Row = Tuple[Optional[str], ...]
 
