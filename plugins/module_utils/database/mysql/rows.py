@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Set, Tuple
 from ...errors import DatabaseError
 from ...papermerge.releases import SCHEMA_MARKERS, ReleaseLine
 from ..view import View
-from .statements import Row, Table
+from .literals import Row, Table
 
 #: Types of MySQL by the affinity that a column of SQLite gets; any other is a text.
 _AFFINITIES: Dict[str, str] = {

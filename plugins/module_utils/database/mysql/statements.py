@@ -70,9 +70,9 @@ class DumpReader:
     """Takes a dump in pieces (:meth:`feed`), and tells at the end (:meth:`finish`) whether it was whole.
 
     ``kept``: names of tables whose rows go to ``store``, without their long columns. ``counts``: the number of rows of
-    each table so far. ``objects``: which it holds of view, trigger, routine, event, sequence. ``passed``: so many bytes were
-    understood; what follows has only been taken. ``home``: refuse what would leave the schema that the dump is loaded
-    into. Raises DatabaseError.
+    each table so far. ``objects``: which it holds of view, trigger, routine, event, sequence. ``passed``: so many bytes
+    were understood; what follows has only been taken. ``home``: refuse what would leave the schema that the dump is
+    loaded into. Raises DatabaseError.
     """
 
     def __init__(self, kept: Collection[str] = (), store: Optional[Store] = None, home: bool = False) -> None:

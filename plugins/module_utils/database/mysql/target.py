@@ -175,14 +175,15 @@ class MysqlTarget(ServerTarget):
                 ready = reader.passed - written
                 if ready < HEAD_BYTES:
                     continue
-                if not run.write(_without_sandbox(bytes(held[:ready])) if not written else held[:ready]):
+                head = bytes(held[:ready])
+                if not run.write(head if written else _without_sandbox(head)):
                     break
                 del held[:ready]
                 written = reader.passed
             else:
                 reader.finish()
                 _require_tables_only(reader)
-                run.write(_without_sandbox(bytes(held)) if not written else held)
+                run.write(bytes(held) if written else _without_sandbox(bytes(held)))
             status = run.finish()
             if status != 0:
                 words = run.complaint or "the client ended with status {0}".format(status)
