@@ -109,9 +109,9 @@ class MysqlClient:
             own["MYSQL_TEST_LOGIN_FILE"] = os.devnull
         self._client = Client(place, own)
 
-    def dump_program(self) -> ClientProgram:
-        """Return the program that dumps. Raises ToolError."""
-        return self._program(DUMP_PROGRAMS)
+    def dump_program(self, flavour: str = "") -> ClientProgram:
+        """Return the program that dumps, the server's own flavour where there are both. Raises ToolError."""
+        return self._program(DUMP_PROGRAMS[::-1] if flavour == MYSQL else DUMP_PROGRAMS)
 
     def shell_program(self) -> ClientProgram:
         """Return the program that runs statements. Raises ToolError."""

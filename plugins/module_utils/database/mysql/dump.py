@@ -74,8 +74,8 @@ def read_facts(session: Session) -> Dict[str, Any]:
     tables = "select distinct table_collation from information_schema.tables where table_schema = database()"
     collations = set(session.column(columns)) | set(session.column(tables)) | {locale or ""}
     grants = (
-        "select grantee, privilege_type, is_grantable from information_schema.schema_privileges"
-        " where database() like table_schema order by 1, 2"
+        "select grantee, group_concat(privilege_type order by 1 separator ', ')"
+        " from information_schema.schema_privileges where database() like table_schema group by 1 order by 1"
     )
     owner, sql_mode, lower_case, packet = session.row(
         "select current_user(), @@global.sql_mode, @@lower_case_table_names, @@global.max_allowed_packet"
@@ -146,8 +146,8 @@ class MysqlDatabase(Database):
     def dump(self, line: ReleaseLine, workspace: Workspace, progress: Progress) -> Iterator[Dump]:
         del workspace, progress
         client = MysqlClient(self.place)
-        program = client.dump_program()
         with self._session() as session:
+            program = client.dump_program(session.flavour)
             facts = {**read_facts(session), "client": program.words}
             self._require_transactional(line, facts["not_transactional"], session)
         size = self.size()
