@@ -124,7 +124,7 @@ class DumpReader:
         try:
             self._steps.send(b"")
         except StopIteration:
-            pass
+            self.passed += self._position
         if not self._comment.startswith(COMPLETE):
             raise DatabaseError(
                 "the dump ends without its last line ({0!r}): it was cut off".format(COMPLETE.decode("ascii"))
