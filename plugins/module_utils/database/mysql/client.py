@@ -174,9 +174,19 @@ def connection_options(place: DatabasePlace, program: ClientProgram) -> List[Tup
         plain = name.lower().replace("-", "_")
         if plain in _TLS_FILES:
             found.append((_TLS_FILES[plain], value))
-        elif plain in ("ssl_mode", "sslmode"):
+        elif _is_tls_mode(name):
             found += _tls_mode(place, program, value)
     return found
+
+
+def requires_tls(place: DatabasePlace) -> bool:
+    """Whether the URL wants TLS. MariaDB's older programs go on without, whatever they were told."""
+    modes = [_TLS_MODES.get(value.lower().replace("-", "_")) for name, value in place.options if _is_tls_mode(name)]
+    return any(mode not in (None, "DISABLED", "PREFERRED") for mode in modes)
+
+
+def _is_tls_mode(name: str) -> bool:
+    return name.lower().replace("-", "_") in ("ssl_mode", "sslmode")
 
 
 def _tls_mode(place: DatabasePlace, program: ClientProgram, value: str) -> List[Tuple[str, str]]:
@@ -233,7 +243,12 @@ EXPLANATIONS: Tuple[Tuple[str, Callable[..., BackupError], str], ...] = (
         "there is no such database, or the account has no rights on it; correct the URL, or GRANT ALL PRIVILEGES",
     ),
     (
-        r"#1142|#1143|#1227|#1370|#1410|#1419|#1697|insufficient privileges",
+        r"insufficient privileges to SHOW CREATE",
+        DatabaseError,
+        "the account may not read a routine of somebody else; GRANT SELECT ON mysql.proc (MySQL: GRANT SHOW_ROUTINE ON *.*)",
+    ),
+    (
+        r"#1142|#1143|#1227|#1370|#1410|#1419|#1697",
         DatabaseError,
         "the account has not enough rights; GRANT ALL PRIVILEGES on the database",
     ),

@@ -18,7 +18,7 @@ from typing import Any, Iterator, List, Optional, Tuple
 from ...errors import BackupError
 from ..place import DatabasePlace
 from ..view import View
-from .client import MARIADB, MAX_PACKET, MYSQL, NET_SECONDS, MysqlClient, explain
+from .client import MARIADB, MAX_PACKET, MYSQL, NET_SECONDS, MysqlClient, explain, requires_tls
 
 Row = Tuple[Optional[str], ...]
 
@@ -86,6 +86,8 @@ class Session:
         try:
             self.version_words = self.value("select version()")
             self.flavour = MARIADB if "mariadb" in self.version_words.lower() else MYSQL
+            if requires_tls(place) and not self.row("show session status like 'Ssl_cipher'")[1]:
+                raise explain(place, "read", "TLS/SSL error: the server has no TLS, which the URL requires")
             self.execute(SESSION_SETTINGS)
             self.execute("set session {0} = 0".format(_TIME_LIMITS[self.flavour]))
         except BaseException:
