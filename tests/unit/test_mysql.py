@@ -47,7 +47,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.relea
 )
 from tests.support.generated.instance import COMBINATIONS, GeneratedInstance, generate
 from tests.support.servers.fixtures import maria_server
-from tests.support.servers.mariadb import MariaServer, identifier
+from tests.support.servers.mariadb import MariaServer, identifier, literal
 
 __all__ = ["maria_server"]
 
@@ -178,9 +178,10 @@ def test_every_value_of_a_real_dump_is_read_right(
     values = []
     for number, text in enumerate(texts):
         short = text[:200].encode()
-        literal = f"x'{short.hex()}'"
+        whole = f"x'{text.encode().hex()}'"
+        code = f"x'{short.hex()}'"
         values.append(
-            f"({number}, convert({literal} using utf8mb4), 'c', convert(x'{text.encode().hex()}' using utf8mb4), {literal},"
+            f"({number}, convert({code} using utf8mb4), 'c', convert({whole} using utf8mb4), {code},"
             f" -{number}.125, 1e{number % 300}, '2026-11-22 13:42:15.000001', {number % 8}, '{{}}')"
         )
         values.append(f"(-{number + 1}, null, null, null, null, null, null, null, null, null)")
@@ -200,21 +201,26 @@ def test_every_value_of_a_real_dump_is_read_right(
     for start in range(0, len(content), 1 << 16):
         reader.feed(content[start : start + (1 << 16)])
     reader.finish()
-    assert columns == {("id", "a", "c", "b", "n", "f", "d", "t")}
+    assert columns == {("id", "a", "c", "b", "n", "f", "d", "t", "g")}, "none of the long ones"
     assert reader.counts == {"v": 2 * len(texts)}
     for number, text in enumerate(texts):
-        _a, c, b, n, _f, d, t = row = found[str(number).encode()]
+        _a, c, b, n, _f, d, t, g = row = found[str(number).encode()]
         assert (row[0], c, b) == (text[:200].encode(), b"c", text[:200].encode())
-        assert (n, d, t) == (f"-{number}.125".encode(), b"2026-11-22 13:42:15.000001", bytes([number % 8]))
-        assert found[str(-number - 1).encode()] == (None,) * 7
+        assert (n, d, t, g) == (
+            f"-{number}.125".encode(),
+            b"2026-11-22 13:42:15.000001",
+            bytes([number % 8]),
+            str(number + 1).encode(),
+        )
+        assert found[str(-number - 1).encode()][:-1] == (None,) * 7
 
 
 def test_a_database_in_use_tells_a_text_from_null(maria_server: MariaServer, schema: str, url: str) -> None:
     values = ["NULL", None, "", "<row>&amp;</row>", "</resultset>", 'tab\tnew\nline\r"quote"', "\\n", "ä€😀", " "]
     maria_server.execute("create table t (id int primary key, v text)", schema)
     for number, value in enumerate(values):
-        literal = "null" if value is None else f"convert(x'{value.encode().hex()}' using utf8mb4)"
-        maria_server.execute(f"insert into t values ({number}, {literal})", schema)
+        text = "null" if value is None else f"convert(x'{value.encode().hex()}' using utf8mb4)"
+        maria_server.execute(f"insert into t values ({number}, {text})", schema)
     with MysqlView(parse_database_url(url, "the test")) as view:
         assert list(view.rows("select v, id from t order by id")) == [(v, str(n)) for n, v in enumerate(values)]
         assert list(view.rows("select v from t where id > 100")) == []
@@ -274,7 +280,7 @@ def test_routines_triggers_views_and_events_are_dumped_and_told_of(
     maria_server.execute(
         "create table t (id int); create view v as select * from t;"
         "create trigger g before insert on t for each row set new.id = 1;"
-        "create procedure p() insert into t values (2);"
+        f"create definer = {schema}@'%' procedure p() insert into t values (2);"
         "create event e on schedule every 1 year do insert into t values (3); insert into t values (7)",
         schema,
     )
@@ -282,7 +288,7 @@ def test_routines_triggers_views_and_events_are_dumped_and_told_of(
         content = b"".join(dump.content())
         assert dump.view().row_counts(UNKNOWN_LINE) == {"t": 1}
     assert dump.facts["objects"] == ["event", "routine", "trigger", "view"]
-    for words in (b"TRIGGER `g`", b"PROCEDURE `p`", b"VIEW `v`", b"EVENT `e`"):
+    for words in (b"trigger g ", b"PROCEDURE `p`", b"VIEW `v`", b"EVENT `e`"):
         assert words in content
     reader = DumpReader()
     reader.feed(content)
@@ -297,10 +303,7 @@ def test_routines_triggers_views_and_events_are_dumped_and_told_of(
 @pytest.mark.parametrize("password", NASTY_PASSWORDS)
 def test_any_password_works(maria_server: MariaServer, schema: str, url: str, password: str, socket: bool) -> None:
     del url
-    hexadecimal = password.encode().hex()
-    maria_server.execute(
-        f"execute immediate concat('alter user {schema}@''%'' identified by ', quote(convert(x'{hexadecimal}' using utf8mb4)))"
-    )
+    maria_server.execute(f"alter user {schema}@'%' identified by {literal(password)}")
     maria_server.execute("create table if not exists t (id int)", schema)
     with_password = database(maria_server.url(schema, schema, password, socket=socket))
     with_password.check()
@@ -425,8 +428,10 @@ def test_too_few_rights_are_an_error_and_not_a_smaller_dump(maria_server: MariaS
     assert "the account has not enough rights" in error.message
     maria_server.execute(f"grant select on {schema}.* to {schema}@'%'")
     error = error_of(database(url))
-    assert "the account has not enough rights" in error.message
+    assert "may not read a routine of somebody else; GRANT SELECT ON mysql.proc" in error.message
     assert "insufficient privileges to SHOW CREATE FUNCTION `f`" in error.message
+    maria_server.execute(f"grant select on mysql.proc to {schema}@'%'")
+    assert b"FUNCTION `f`" in dumped(database(url))
 
 
 def test_a_missing_client_is_named(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -447,7 +452,7 @@ def own_server() -> Iterator[tuple[MariaServer, MysqlDatabase]]:
         server.create_database("papermerge")
         server.create_user("owner", "its-password")
         server.execute("grant all on papermerge.* to owner@'%'; create table papermerge.t (x longtext)")
-        server.execute("insert into papermerge.t select repeat('x', 1000000) from (select 1 from seq_1_to_60) n")
+        server.execute("insert into t select repeat('x', 1000000) from seq_1_to_60", "papermerge")
         yield server, database(server.url("papermerge", "owner", "its-password"))
 
 

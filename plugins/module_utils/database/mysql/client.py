@@ -245,7 +245,7 @@ EXPLANATIONS: Tuple[Tuple[str, Callable[..., BackupError], str], ...] = (
     (
         r"insufficient privileges to SHOW CREATE",
         DatabaseError,
-        "the account may not read a routine of somebody else; GRANT SELECT ON mysql.proc (MySQL: GRANT SHOW_ROUTINE ON *.*)",
+        "it may not read a routine of somebody else; GRANT SELECT ON mysql.proc (MySQL: GRANT SHOW_ROUTINE ON *.*)",
     ),
     (
         r"#1142|#1143|#1227|#1370|#1410|#1419|#1697",
