@@ -277,10 +277,16 @@ EXPLANATIONS: Tuple[Tuple[str, Callable[..., BackupError], str], ...] = (
 _NUMBER = re.compile(r"(?:error:? |\()(\d{4})\b", re.IGNORECASE)
 
 
+#: How a line begins that is the program's own; the warning is of MYSQL_PWD, or of an option that is none.
+_SAID = re.compile(r"ERROR \d+ |ERROR: |(?:\S*/)?(?:mysql|mariadb)(?:-?dump)?(?:\.bin)?: (?!\[?Warning\]?)")
+
+
 def explain(place: DatabasePlace, what: str, words: str) -> BackupError:
     """Return the error for what a client program said, without any password of ours in it."""
     lines = [line.strip() for line in words.strip().splitlines() if line.strip()]
-    text = " / ".join(line for line in lines[-4:] if not re.search(r"\[?Warning\]?:", line)) or "no reason given"
+    # An error comes after the statement that it is about, which may hold anybody's documents.
+    said = [line for line in lines if _SAID.match(line)] or lines
+    text = " / ".join(said[-4:]) or "no reason given"
     for secret in place.secrets:
         text = text.replace(secret, "********")
     number = _NUMBER.search(text)
