@@ -97,13 +97,13 @@ def stages(server: MariaServer) -> list[str]:
 def checksums(server: MariaServer, schema: str) -> dict[str, str]:
     names = [name for (name,) in server.rows("show tables", schema)]
     rows = server.rows(f"checksum table {', '.join(names)}", schema)
-    return {name.split(".")[1]: checksum for name, checksum in rows}
+    return {name.rpartition(".")[2]: checksum for name, checksum in rows}
 
 
 def definitions(server: MariaServer, schema: str) -> dict[str, str]:
     names = [name for (name,) in server.rows("show tables", schema)]
     rows = server.rows("; ".join(f"show create table {name}" for name in names), schema)
-    return {name: definition for name, definition in rows}
+    return dict(rows)  # type: ignore[arg-type]
 
 
 def test_a_restore_brings_back_every_row_and_every_key(
@@ -206,7 +206,7 @@ def test_a_load_stops_at_the_first_error(snapshot: Snapshot, target: MysqlTarget
     broken = snapshot.content.replace(b"INSERT INTO `core_document` VALUES", b"INSERT INTO `core_documents` VALUES")
     assert broken != snapshot.content
     with pytest.raises(
-        DatabaseError, match=r"cannot be restored: ERROR 1146 .*core_documents' doesn't exist"
+        DatabaseError, match=r"cannot be restored: ERROR 1100 .*'core_documents' was not locked"
     ) as caught:
         target.load(stage, iter([broken]))
     assert len(caught.value.message) < 300, "no document's text is in it"
