@@ -63,6 +63,7 @@ DELIMITER ;;
 /*!50003 CREATE*/ /*!50017 DEFINER=`root`@`localhost`*/ /*!50003 TRIGGER `t` BEFORE INSERT ON `co``re`
 FOR EACH ROW BEGIN
 -- don't; stop
+SET @a = 1;
 INSERT INTO `co``re` VALUES (1,'no row',"it's",NULL); # nor 'this
 /* it's a comment ;; */
 END */;;
@@ -70,6 +71,7 @@ DELIMITER ;
 DELIMITER ;;
 CREATE DEFINER=`root`@`localhost` FUNCTION `f`() RETURNS int(11)
 BEGIN
+SET @a = 1;
 INSERT INTO `co``re` VALUES (2,'no row either','x',NULL);
 return 1;
 END ;;
