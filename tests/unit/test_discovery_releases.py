@@ -214,7 +214,8 @@ def test_each_setting_by_hand_wins_alone_and_what_it_replaces_is_not_read(only: 
     make_unit(
         only,
         "papermerge.service",
-        f"[Service]\nWorkingDirectory={directory}\nEnvironment=PM_DB_URL=oracle://x PM_MEDIA_ROOT=/found\nExecStart=/x\n",
+        f"[Service]\nWorkingDirectory={directory}\nExecStart=/x\n"
+        "Environment=PM_DB_URL=oracle://x PM_MEDIA_ROOT=/found\n",
     )
     with pytest.raises(SettingError, match="starts with 'oracle'"):
         require_instance(InstanceRequest())
