@@ -11,13 +11,19 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 notes:
   - The installation of Papermerge is discovered on the host, from processes, systemd units and usual directories.
-    What an option sets wins over what is discovered, and with O(media_root), O(database_url) and O(app_version) all
-    set nothing is discovered. Several installations on one host are an error unless O(project_dir) names one.
+    Several services of one installation count as one, and are an error where they say different things of its media or
+    database. What an option sets wins over what is discovered, and with O(media_root), O(database_url) and
+    O(app_version) all set nothing is discovered. Several installations on one host are an error unless O(project_dir)
+    names one.
+  - Settings are read as the release reads them. Up to Papermerge 3.2 the project's own Python is asked, as the user of
+    the service, and where it cannot be found C(papermerge.conf.py) or C(papermerge.toml) is read, without running it.
+    From Papermerge 3.3 on they stand in the environment of its services.
 options:
   project_dir:
     description:
-      - Directory on the host in which Papermerge is installed, an absolute path. For Papermerge 1.x and 2.0 this is
-        the directory with C(manage.py).
+      - Directory on the host in which Papermerge is installed, an absolute path. Up to Papermerge 3.2 this is the
+        directory with C(manage.py); later it is the one with C(pyproject.toml) or C(alembic.ini), or the working
+        directory of its service.
       - Discovered when not set.
     type: str
   media_root:
@@ -28,7 +34,8 @@ options:
   database_url:
     description:
       - Papermerge's database as a URL. For SQLite it holds the absolute path of the database file after three
-        slashes, which makes four, as in V(sqlite:////srv/papermerge/db.sqlite3).
+        slashes, which makes four, as in V(sqlite:////srv/papermerge/db.sqlite3). It may hold a password, with special
+        characters percent-encoded; results never show it.
       - This version of the collection refuses engines other than SQLite.
       - When not set, Papermerge's own settings are read.
     type: str

@@ -147,6 +147,39 @@ instance:
       returned: always
       type: str
       sample: Django settings config.settings.production in /opt/papermerge
+    storage:
+      description:
+        - The bucket that holds originals, none for an installation that has them in its media directory alone.
+        - From Papermerge 3.6 on originals can be in the bucket only. Earlier releases copy them to it.
+      returned: always
+      type: dict
+      contains:
+        backend:
+          description: Kind of the object storage, such as V(s3) or V(r2).
+          returned: always
+          type: str
+          sample: r2
+        bucket:
+          description: Name of the bucket, empty where the services do not say it.
+          returned: always
+          type: str
+          sample: papermerge-originals
+        only:
+          description: Whether the originals are nowhere else.
+          returned: always
+          type: bool
+          sample: true
+        found_in:
+          description: Where this was found.
+          returned: always
+          type: str
+          sample: PM_STORAGE_BACKEND in unit /etc/systemd/system/papermerge.service
+    configuration_files:
+      description: Settings files, unit files and environment files that were found to be in use. They may hold secrets.
+      returned: always
+      type: list
+      elements: str
+      sample: [/opt/papermerge/papermerge.conf.py, /etc/systemd/system/papermerge.service]
     database_size:
       description: Size of the database with its write-ahead log, in bytes.
       returned: always
