@@ -31,6 +31,11 @@ attributes:
     support: full
     details: Verifies the snapshot and looks at the target.
 options:
+  database_admin_url:
+    description:
+      - Account that may create, rename and drop databases on the target's server, as a URL like O(database_url).
+      - When not set, the account of the database itself is used.
+    type: str
   source:
     description:
       - Name of the instance in the repository whose snapshot is restored.
@@ -96,6 +101,11 @@ media_root:
   returned: success
   type: str
   sample: /srv/papermerge/media
+database_url:
+  description: Where the database was put, as a URL without a password.
+  returned: success
+  type: str
+  sample: postgresql://papermerge@localhost/papermerge
 database_path:
   description: The SQLite database on the target.
   returned: success

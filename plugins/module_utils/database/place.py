@@ -79,7 +79,7 @@ def parse_database_url(url: str, found_in: str) -> DatabasePlace:
     except ValueError as error:
         raise SettingError(
             "the database URL in {0} cannot be read: {1}; are special characters of its password "
-            "percent-encoded?".format(found_in, str(error).split(":")[0])
+            "percent-encoded?".format(found_in, str(error).partition(":")[0])
         ) from None
     engine = ENGINES.get(scheme)
     if engine is None:
