@@ -15,7 +15,7 @@ from typing import Any
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
     write_private,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, LossError
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, LossError, MediaError
 from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import (
     CHANGING,
 )
@@ -33,7 +33,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifes
     StoredPart,
     checksum_line,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import Proof, losses
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import IN_OBJECT_STORAGE, Proof, losses
 from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import MediaArchive, excluded_directories
 from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import Discovery
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
@@ -69,6 +69,7 @@ DATABASE_NAMES = {
     "mysql": "database.sql.zst",
 }
 INDEX_NAME = "index.jsonl.zst"
+CONFIG_NAME = "config.tar.zst"
 #: How often the settle pass looks again at files that are missing or changing, and the seconds between two looks.
 SETTLE_ROUNDS = 3
 SETTLE_SECONDS = 2.0
@@ -86,6 +87,8 @@ class CreateRequest(Discovery):
     media_allowed_roots: list[str] = field(default_factory=list)
     derived: bool = True
     accept_missing: bool = False
+    media_protected_elsewhere: bool = False
+    config: bool = False
     collection_version: str = ""
 
     def description(self, sizes: bool) -> dict[str, Any]:
@@ -116,6 +119,7 @@ def create_snapshot(
     begun = time.monotonic()
     # Before anything is made: most of what can be wrong is wrong here.
     found = session.call(Call("describe", request.description(False)), told_to(progress))
+    _require_protection(found, request)
     place.make()
     with place.locked():
         place.remove_abandoned()
@@ -131,6 +135,7 @@ def create_snapshot(
             place.discard(incoming)
             raise
     _warn_of_another_host(manifest, work.previous, warn)
+    _warn_of_what_is_not_proved(manifest, warn)
     description["seconds"] = round(time.monotonic() - begun, 3)
     if reasons and not request.accept_missing:
         raise LossError(
@@ -155,6 +160,35 @@ def plan_snapshot(
         "documents": found["row_counts"].get(release_line_named(found["release_line"]).documents_table, 0),
         **found,
     }
+
+
+def _is_elsewhere(found: dict[str, Any]) -> bool:
+    """Tell whether an instance keeps its originals in object storage only."""
+    return bool((found.get("storage") or {}).get("only"))
+
+
+def _require_protection(found: dict[str, Any], request: CreateRequest) -> None:
+    """Raise MediaError for originals that no snapshot would hold, unless somebody says that they are protected."""
+    if _is_elsewhere(found) and not request.media_protected_elsewhere:
+        raise MediaError(
+            "Papermerge keeps its originals in bucket {bucket} only ({backend}, {found_in}), which a snapshot does not "
+            "hold; protect the bucket by other means and set papermerge_backup_media_protected_elsewhere".format(
+                **found["storage"]
+            )
+        )
+
+
+def _warn_of_what_is_not_proved(manifest: Manifest, warn: Callable[[str], object]) -> None:
+    """Tell of originals that are archived without proof, or not at all."""
+    if not manifest.proof["layout_known"]:
+        warn(
+            f"unknown layout: Papermerge {manifest.version} is none of the releases that this version of "
+            f"papermerge.backup knows; {manifest.id} holds all files and the whole database, but nobody has checked "
+            "that the files are those that the database expects"
+        )
+    elsewhere = manifest.proof["classes"][IN_OBJECT_STORAGE]
+    if elsewhere:
+        warn(f"{elsewhere} originals are in object storage only and not in {manifest.id}")
 
 
 def _warn_of_another_host(manifest: Manifest, previous: StoredSnapshot | None, warn: Callable[[str], object]) -> None:
@@ -218,14 +252,15 @@ class _Create:
         )
         self.parts = archive.parts
         database, dump = self._timed("dump", lambda: self._dump(found))
+        config = self._timed("config", self._archive_config) if self._request.config else None
         scan = self._timed("scan", lambda: archive.scan(excluded_directories(line, self._request.derived)))
         self._timed("archive", archive.fetch)
         self._timed("settle", lambda: self._settle(archive))
-        proof, previous = self._timed("prove", lambda: self._prove(line, dump))
+        proof, previous = self._timed("prove", lambda: self._prove(found, line, dump))
         self.previous = previous
         index = store(self._incoming / INDEX_NAME, (entry.encode() for entry in self._catalog.entries()))
         reasons = losses(proof, first=previous is None)
-        manifest = self._manifest(found, line, database, dump, scan, proof, index, reasons, previous)
+        manifest = self._manifest(found, line, database, dump, config, scan, proof, index, reasons, previous)
         return manifest, reasons
 
     def _timed(self, name: str, step: Any) -> Any:
@@ -276,6 +311,19 @@ class _Create:
             writer.close()
         return StoredFile(writer.path.name, writer.size, sha256, dump["plain_size"]), dump
 
+    def _archive_config(self) -> tuple[StoredFile, dict[str, Any]]:
+        """Bring settings files and secret key here: the stored file, and what the manifest says of its members."""
+        self._progress.begin("config")
+        writer = StoredWriter(self._incoming / CONFIG_NAME, self._host_compresses)
+        try:
+            arguments = {"instance": self._request.as_request(), "compress": self._host_compresses}
+            config = self._call("archive_config", arguments, Handlers(data=writer.write))
+            sha256 = writer.finish()
+        finally:
+            writer.close()
+        stored = StoredFile(writer.path.name, writer.size, sha256, config["plain_size"])
+        return stored, {name: config[name] for name in ("plain_sha256", "entries")}
+
     def _settle(self, archive: MediaArchive) -> None:
         """Look again at expected files that are missing and at files that were changing, until they rest."""
         for attempt in range(SETTLE_ROUNDS):
@@ -314,7 +362,9 @@ class _Create:
         self._catalog.mark_scanned(appeared)
         self._catalog.mark_deleted(deleted)
 
-    def _prove(self, line: ReleaseLine, dump: dict[str, Any]) -> tuple[Proof, StoredSnapshot | None]:
+    def _prove(
+        self, found: dict[str, Any], line: ReleaseLine, dump: dict[str, Any]
+    ) -> tuple[Proof, StoredSnapshot | None]:
         """Return the proof, and the snapshot that it was compared with: the newest complete one that can be read."""
         previous = None
         for previous in self._place.complete():
@@ -326,7 +376,8 @@ class _Create:
             except DamageError:
                 self._catalog.forget_held()
                 previous = None
-        return prove(self._catalog, line, dump["moment_ns"], self._not_expected, self._older), previous
+        moment_ns, elsewhere = dump["moment_ns"], _is_elsewhere(found)
+        return prove(self._catalog, line, moment_ns, self._not_expected, self._older, elsewhere), previous
 
     def _manifest(
         self,
@@ -334,6 +385,7 @@ class _Create:
         line: ReleaseLine,
         database: StoredFile,
         dump: dict[str, Any],
+        config: tuple[StoredFile, dict[str, Any]] | None,
         scan: dict[str, Any],
         proof: Proof,
         index: StoredFile,
@@ -342,7 +394,8 @@ class _Create:
     ) -> Manifest:
         files, size = self._catalog.totals()
         ended = utc_now()
-        stored = database.size + index.size + sum(part.size + part.record_size for part in self.parts)
+        config_size = config[0].size if config is not None else 0
+        stored = database.size + index.size + config_size + sum(part.size + part.record_size for part in self.parts)
         accepted = self._request.accept_missing
         manifest = Manifest(
             {
@@ -380,8 +433,14 @@ class _Create:
                     "mode": found["media_mode"],
                     "owner": found["media_owner"],
                     "derived": self._request.derived,
+                    "storage": found.get("storage"),
                 },
-                "files": {"database": asdict(database), "index": asdict(index), "config": None},
+                "files": {
+                    "database": asdict(database),
+                    "index": asdict(index),
+                    "config": asdict(config[0]) if config else None,
+                },
+                "config": config[1] if config is not None else None,
                 "parts": [asdict(part) for part in self.parts],
                 "row_counts": dump["row_counts"],
                 "proof": proof.as_dict(),
