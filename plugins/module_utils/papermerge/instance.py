@@ -6,24 +6,25 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ..database.place import DatabasePlace, parse_database_url
 from ..errors import SettingError
 from .projects import Project, find_project
 from .releases import ReleaseLine, release_line_of
-from .settings import read_settings
+from .settings import DATABASE_VARIABLES, MEDIA_VARIABLES, STORAGE_VARIABLES, ObjectStorage
+from .sources import configuration_files, source_of_project
 from .version import find_version
 
 
 @dataclass(frozen=True)
 class InstanceRequest:
-    """What the user has set by hand; None is discovered."""
+    """What the user has set by hand; None is discovered. ``database_url`` may hold a password."""
 
     project_dir: Optional[str] = None
     media_root: Optional[str] = None
-    database_url: Optional[str] = None
+    database_url: Optional[str] = field(default=None, repr=False)
     app_version: Optional[str] = None
 
     @classmethod
@@ -33,7 +34,12 @@ class InstanceRequest:
 
 @dataclass(frozen=True)
 class Instance:
-    """Where an instance keeps what, and where each of these facts was found."""
+    """Where an instance keeps what, and where each of these facts was found.
+
+    ``storage``: the bucket that holds originals, if there is one. ``configuration_files``: absolute paths of the
+    settings files in use. ``service_environment``: Papermerge's variables of its services. Secrets are in
+    ``database``, in these files and in this environment; :meth:`as_dict` holds none.
+    """
 
     project_dir: str
     version: str
@@ -43,6 +49,9 @@ class Instance:
     media_found_in: str
     database: DatabasePlace
     database_found_in: str
+    storage: Optional[ObjectStorage] = None
+    configuration_files: Tuple[str, ...] = ()
+    service_environment: Dict[str, str] = field(default_factory=dict, repr=False, hash=False)
 
     def as_dict(self) -> Dict[str, Any]:
         return {
@@ -56,6 +65,8 @@ class Instance:
             "database_engine": self.database.engine,
             "database_url": self.database.url,
             "database_found_in": self.database_found_in,
+            "storage": self.storage.as_dict() if self.storage else None,
+            "configuration_files": list(self.configuration_files),
         }
 
 
@@ -80,12 +91,17 @@ def find_instance(request: InstanceRequest) -> Optional[Instance]:
     database_found_in = "papermerge_backup_database_url"
     if request.database_url:
         place = parse_database_url(request.database_url, database_found_in)
-    if project is not None and not (media_root and place):
-        settings = read_settings(project)
+    storage: Optional[ObjectStorage] = None
+    if project is not None:
+        source = source_of_project(project, version)
         if not media_root:
-            media_root, media_found_in = settings.media_root, settings.media_found_in
+            project.require_agreement(MEDIA_VARIABLES, "set papermerge_backup_media_root, or make them agree")
+            media_root, media_found_in = source.media()
         if place is None:
-            place, database_found_in = settings.database, settings.database_found_in
+            project.require_agreement(DATABASE_VARIABLES, "set papermerge_backup_database_url, or make them agree")
+            place, database_found_in = source.database()
+        project.require_agreement(STORAGE_VARIABLES, "make them agree")
+        storage = source.storage()
     if not media_root or place is None:
         return None
     return Instance(
@@ -97,6 +113,9 @@ def find_instance(request: InstanceRequest) -> Optional[Instance]:
         media_found_in,
         place,
         database_found_in,
+        storage,
+        configuration_files(project, version) if project else (),
+        project.service_environment if project else {},
     )
 
 
