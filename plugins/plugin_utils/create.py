@@ -164,7 +164,7 @@ def plan_snapshot(
 
 def _is_elsewhere(found: dict[str, Any]) -> bool:
     """Tell whether an instance keeps its originals in object storage only."""
-    return bool((found.get("storage") or {}).get("only"))
+    return found["storage"] is not None and bool(found["storage"]["only"])
 
 
 def _require_protection(found: dict[str, Any], request: CreateRequest) -> None:
@@ -433,7 +433,7 @@ class _Create:
                     "mode": found["media_mode"],
                     "owner": found["media_owner"],
                     "derived": self._request.derived,
-                    "storage": found.get("storage"),
+                    "storage": found["storage"],
                 },
                 "files": {
                     "database": asdict(database),
