@@ -154,8 +154,8 @@ instance:
       sample: 11534336
     storage:
       description:
-        - Object storage that Papermerge uses, with C(backend), C(bucket), C(only) (whether originals are nowhere else) and
-          C(found_in). Not set where there is none.
+        - Object storage that Papermerge uses, with C(backend), C(bucket), C(only) (whether originals are nowhere else)
+          and C(found_in). Not set where there is none.
       returned: always
       type: dict
       sample: {backend: s3, bucket: papermerge, only: true, found_in: unit /etc/systemd/system/papermerge.service}
