@@ -147,44 +147,30 @@ instance:
       returned: always
       type: str
       sample: Django settings config.settings.production in /opt/papermerge
-    storage:
-      description:
-        - The bucket that holds originals, none for an installation that has them in its media directory alone.
-        - From Papermerge 3.6 on originals can be in the bucket only. Earlier releases copy them to it.
-      returned: always
-      type: dict
-      contains:
-        backend:
-          description: Kind of the object storage, such as V(s3) or V(r2).
-          returned: always
-          type: str
-          sample: r2
-        bucket:
-          description: Name of the bucket, empty where the services do not say it.
-          returned: always
-          type: str
-          sample: papermerge-originals
-        only:
-          description: Whether the originals are nowhere else.
-          returned: always
-          type: bool
-          sample: true
-        found_in:
-          description: Where this was found.
-          returned: always
-          type: str
-          sample: PM_STORAGE_BACKEND in unit /etc/systemd/system/papermerge.service
-    configuration_files:
-      description: Settings files, unit files and environment files that were found to be in use. They may hold secrets.
-      returned: always
-      type: list
-      elements: str
-      sample: [/opt/papermerge/papermerge.conf.py, /etc/systemd/system/papermerge.service]
     database_size:
       description: Size of the database with its write-ahead log, in bytes.
       returned: always
       type: int
       sample: 11534336
+    storage:
+      description:
+        - Object storage that Papermerge uses, with C(backend), C(bucket), C(only) (whether originals are nowhere else)
+          and C(found_in). Not set where there is none.
+      returned: always
+      type: dict
+      sample: {backend: s3, bucket: papermerge, only: true, found_in: unit /etc/systemd/system/papermerge.service}
+    configuration_files:
+      description: Settings files that the instance uses.
+      returned: always
+      type: list
+      elements: str
+      sample: [/etc/papermerge.conf.py, /opt/papermerge/config/settings/production.py]
+    containers:
+      description: Names of the containers that Papermerge runs in.
+      returned: always
+      type: list
+      elements: str
+      sample: [papermerge-web-1, papermerge-worker-1]
     schema_marker:
       description: Newest migration of the database that belongs to Papermerge.
       returned: always
@@ -213,12 +199,17 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, describe_os_error
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.description import describe_instance
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.instance import (
+    InstanceRequest,
+    require_instance,
+)
 
 ARGUMENTS = {
     "project_dir": {"type": "str"},
     "media_root": {"type": "str"},
-    "database_url": {"type": "str"},
+    "database_url": {"type": "str", "no_log": True},
     "app_version": {"type": "str"},
+    "container": {"type": "str"},
     "media_allowed_roots": {"type": "list", "elements": "str", "default": []},
     "derived": {"type": "bool", "default": True},
     "accept_missing": {"type": "bool", "default": False},
@@ -229,12 +220,13 @@ ARGUMENTS = {
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
-        instance = describe_instance(module.params, tick=lambda files, size: None)
+        instance = require_instance(InstanceRequest.from_params(module.params))
+        description = describe_instance(instance, module.params, tick=lambda files, size: None)
     except BackupError as error:
         module.fail_json(**error.as_result())
     except OSError as error:
         module.fail_json(**BackupError("the host's system refused: {0}".format(describe_os_error(error))).as_result())
-    module.exit_json(changed=False, instance=instance)
+    module.exit_json(changed=False, instance=description)
 
 
 if __name__ == "__main__":

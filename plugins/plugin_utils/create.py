@@ -15,7 +15,7 @@ from typing import Any
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
     write_private,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, LossError
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, LossError, MediaError
 from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import (
     CHANGING,
 )
@@ -33,8 +33,9 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifes
     StoredPart,
     checksum_line,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import Proof, losses
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import IN_OBJECT_STORAGE, Proof, losses
 from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import MediaArchive, excluded_directories
+from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import Discovery
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import describe_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
@@ -62,8 +63,13 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.sessio
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import check_sizes, media_of
 
 SCRATCH = "scratch.sqlite3"
-DATABASE_NAMES = {"sqlite": "database.sqlite3.zst"}
+DATABASE_NAMES = {
+    "sqlite": "database.sqlite3.zst",
+    "postgresql": "database.pgdump.zst",
+    "mysql": "database.sql.zst",
+}
 INDEX_NAME = "index.jsonl.zst"
+CONFIG_NAME = "config.tar.zst"
 #: How often the settle pass looks again at files that are missing or changing, and the seconds between two looks.
 SETTLE_ROUNDS = 3
 SETTLE_SECONDS = 2.0
@@ -71,29 +77,24 @@ SETTLE_SECONDS = 2.0
 SETTLE_BATCH = 4096
 
 
-@dataclass
-class CreateRequest:
-    """What a create is to do. Discovery settings are None where the host has to be asked."""
+@dataclass(kw_only=True)
+class CreateRequest(Discovery):
+    """What a create is to do."""
 
     host: str
     instance: str
-    project_dir: str | None = None
-    media_root: str | None = None
-    database_url: str | None = None
-    app_version: str | None = None
     copy_dir: str | None = None
     media_allowed_roots: list[str] = field(default_factory=list)
     derived: bool = True
     accept_missing: bool = False
+    media_protected_elsewhere: bool = False
+    config: bool = False
     collection_version: str = ""
 
-    def discovery(self, sizes: bool) -> dict[str, Any]:
+    def description(self, sizes: bool) -> dict[str, Any]:
         """Return the arguments of the agent's describe."""
         return {
-            "project_dir": self.project_dir,
-            "media_root": self.media_root,
-            "database_url": self.database_url,
-            "app_version": self.app_version,
+            "instance": self.as_request(),
             "media_allowed_roots": self.media_allowed_roots,
             "accept_missing": self.accept_missing,
             "sizes": sizes,
@@ -117,7 +118,8 @@ def create_snapshot(
     require_zstandard()
     begun = time.monotonic()
     # Before anything is made: most of what can be wrong is wrong here.
-    found = session.call(Call("describe", request.discovery(False)), told_to(progress))
+    found = session.call(Call("describe", request.description(False)), told_to(progress))
+    _require_protection(found, request)
     place.make()
     with place.locked():
         place.remove_abandoned()
@@ -133,6 +135,7 @@ def create_snapshot(
             place.discard(incoming)
             raise
     _warn_of_another_host(manifest, work.previous, warn)
+    _warn_of_what_is_not_proved(manifest, warn)
     description["seconds"] = round(time.monotonic() - begun, 3)
     if reasons and not request.accept_missing:
         raise LossError(
@@ -149,7 +152,7 @@ def plan_snapshot(
     """Return what a create would do, for check mode: the instance as found, with counts and sizes."""
     require_zstandard()
     progress.begin("scan", unit="files")
-    found = session.call(Call("describe", request.discovery(True)), told_to(progress))
+    found = session.call(Call("describe", request.description(True)), told_to(progress))
     return {
         "instance": request.instance,
         "repository": str(place.path.parent),
@@ -157,6 +160,35 @@ def plan_snapshot(
         "documents": found["row_counts"].get(release_line_named(found["release_line"]).documents_table, 0),
         **found,
     }
+
+
+def _is_elsewhere(found: dict[str, Any]) -> bool:
+    """Tell whether an instance keeps its originals in object storage only."""
+    return found["storage"] is not None and bool(found["storage"]["only"])
+
+
+def _require_protection(found: dict[str, Any], request: CreateRequest) -> None:
+    """Raise MediaError for originals that no snapshot would hold, unless somebody says that they are protected."""
+    if _is_elsewhere(found) and not request.media_protected_elsewhere:
+        raise MediaError(
+            "Papermerge keeps its originals in bucket {bucket} only ({backend}, {found_in}), which a snapshot does not "
+            "hold; protect the bucket by other means and set papermerge_backup_media_protected_elsewhere".format(
+                **found["storage"]
+            )
+        )
+
+
+def _warn_of_what_is_not_proved(manifest: Manifest, warn: Callable[[str], object]) -> None:
+    """Tell of originals that are archived without proof, or not at all."""
+    if not manifest.proof["layout_known"]:
+        warn(
+            f"unknown layout: Papermerge {manifest.version} is none of the releases that this version of "
+            f"papermerge.backup knows; {manifest.id} holds all files and the whole database, but nobody has checked "
+            "that the files are those that the database expects"
+        )
+    elsewhere = manifest.proof["classes"][IN_OBJECT_STORAGE]
+    if elsewhere:
+        warn(f"{elsewhere} originals are in object storage only and not in {manifest.id}")
 
 
 def _warn_of_another_host(manifest: Manifest, previous: StoredSnapshot | None, warn: Callable[[str], object]) -> None:
@@ -219,15 +251,16 @@ class _Create:
             lambda: PartWriter(self._incoming, self._host_compresses),
         )
         self.parts = archive.parts
-        database, dump = self._timed("dump", lambda: self._dump(found, line))
+        database, dump = self._timed("dump", lambda: self._dump(found))
+        config = self._timed("config", self._archive_config) if self._request.config else None
         scan = self._timed("scan", lambda: archive.scan(excluded_directories(line, self._request.derived)))
         self._timed("archive", archive.fetch)
-        self._timed("settle", lambda: self._settle(found, line, archive))
-        proof, previous = self._timed("prove", lambda: self._prove(line, dump))
+        self._timed("settle", lambda: self._settle(archive))
+        proof, previous = self._timed("prove", lambda: self._prove(found, line, dump))
         self.previous = previous
         index = store(self._incoming / INDEX_NAME, (entry.encode() for entry in self._catalog.entries()))
         reasons = losses(proof, first=previous is None)
-        manifest = self._manifest(found, line, database, dump, scan, proof, index, reasons, previous)
+        manifest = self._manifest(found, line, database, dump, config, scan, proof, index, reasons, previous)
         return manifest, reasons
 
     def _timed(self, name: str, step: Any) -> Any:
@@ -244,7 +277,7 @@ class _Create:
         handlers.heartbeat = self._progress.still
         return self._session.call(Call(operation, arguments, records), handlers)
 
-    def _dump(self, found: dict[str, Any], line: ReleaseLine) -> tuple[StoredFile, dict[str, Any]]:
+    def _dump(self, found: dict[str, Any]) -> tuple[StoredFile, dict[str, Any]]:
         """Bring the dump and its version rows here. The rows are of the same moment as the dump."""
         self._progress.begin("database", found["database_size"])
         writer = StoredWriter(self._incoming / DATABASE_NAMES[found["database_engine"]], self._host_compresses)
@@ -266,8 +299,7 @@ class _Create:
             dump = self._call(
                 "dump_database",
                 {
-                    "path": found["database_path"],
-                    "release_line": line.name,
+                    "instance": self._request.as_request(),
                     "copy_dir": self._request.copy_dir or "",
                     "compress": self._host_compresses,
                     "host_path": "",
@@ -279,7 +311,20 @@ class _Create:
             writer.close()
         return StoredFile(writer.path.name, writer.size, sha256, dump["plain_size"]), dump
 
-    def _settle(self, found: dict[str, Any], line: ReleaseLine, archive: MediaArchive) -> None:
+    def _archive_config(self) -> tuple[StoredFile, dict[str, Any]]:
+        """Bring settings files and secret key here: the stored file, and what the manifest says of its members."""
+        self._progress.begin("config")
+        writer = StoredWriter(self._incoming / CONFIG_NAME, self._host_compresses)
+        try:
+            arguments = {"instance": self._request.as_request(), "compress": self._host_compresses}
+            config = self._call("archive_config", arguments, Handlers(data=writer.write))
+            sha256 = writer.finish()
+        finally:
+            writer.close()
+        stored = StoredFile(writer.path.name, writer.size, sha256, config["plain_size"])
+        return stored, {name: config[name] for name in ("plain_sha256", "entries")}
+
+    def _settle(self, archive: MediaArchive) -> None:
         """Look again at expected files that are missing and at files that were changing, until they rest."""
         for attempt in range(SETTLE_ROUNDS):
             changing = self._catalog.retry(CHANGING)
@@ -294,10 +339,10 @@ class _Create:
                 if not asked:
                     break
                 after = asked[-1][0]
-                self._look_again(found, line, asked)
+                self._look_again(asked)
             archive.fetch()
 
-    def _look_again(self, found: dict[str, Any], line: ReleaseLine, asked: list[tuple[bytes, str]]) -> None:
+    def _look_again(self, asked: list[tuple[bytes, str]]) -> None:
         appeared: list[tuple[bytes, int]] = []
         deleted: list[bytes] = []
 
@@ -310,14 +355,16 @@ class _Create:
 
         self._call(
             "settle",
-            {**self._media, "path": found["database_path"], "release_line": line.name},
+            {**self._media, "instance": self._request.as_request()},
             Handlers(records=sort),
             ({**path_fields(path), "key": key} for path, key in asked),
         )
         self._catalog.mark_scanned(appeared)
         self._catalog.mark_deleted(deleted)
 
-    def _prove(self, line: ReleaseLine, dump: dict[str, Any]) -> tuple[Proof, StoredSnapshot | None]:
+    def _prove(
+        self, found: dict[str, Any], line: ReleaseLine, dump: dict[str, Any]
+    ) -> tuple[Proof, StoredSnapshot | None]:
         """Return the proof, and the snapshot that it was compared with: the newest complete one that can be read."""
         previous = None
         for previous in self._place.complete():
@@ -329,7 +376,8 @@ class _Create:
             except DamageError:
                 self._catalog.forget_held()
                 previous = None
-        return prove(self._catalog, line, dump["moment_ns"], self._not_expected, self._older), previous
+        moment_ns, elsewhere = dump["moment_ns"], _is_elsewhere(found)
+        return prove(self._catalog, line, moment_ns, self._not_expected, self._older, elsewhere), previous
 
     def _manifest(
         self,
@@ -337,6 +385,7 @@ class _Create:
         line: ReleaseLine,
         database: StoredFile,
         dump: dict[str, Any],
+        config: tuple[StoredFile, dict[str, Any]] | None,
         scan: dict[str, Any],
         proof: Proof,
         index: StoredFile,
@@ -345,7 +394,8 @@ class _Create:
     ) -> Manifest:
         files, size = self._catalog.totals()
         ended = utc_now()
-        stored = database.size + index.size + sum(part.size + part.record_size for part in self.parts)
+        config_size = config[0].size if config is not None else 0
+        stored = database.size + index.size + config_size + sum(part.size + part.record_size for part in self.parts)
         accepted = self._request.accept_missing
         manifest = Manifest(
             {
@@ -369,19 +419,12 @@ class _Create:
                     "engine": found["database_engine"],
                     "path": found["database_path"],
                     "found_in": found["database_found_in"],
-                    "server_version": dump["server_version"],
-                    "encoding": dump["encoding"],
-                    "locale": None,
-                    "owner": dump["owner"],
-                    "mode": dump["mode"],
+                    "url": found["database_url"],
                     "schema_marker": dump["schema_marker"],
-                    "dump_format": "sqlite3",
-                    "client": "python sqlite3 {}".format(dump["server_version"]),
-                    "journal_mode": dump["journal_mode"],
+                    "dump_format": dump["dump_format"],
                     "plain_sha256": dump["plain_sha256"],
                     "dumped_at_ns": dump["moment_ns"],
-                    "restarts": dump["restarts"],
-                    "locked_seconds": dump["locked_seconds"],
+                    **dump["facts"],
                 },
                 "media": {
                     "root": found["media_root"],
@@ -390,8 +433,14 @@ class _Create:
                     "mode": found["media_mode"],
                     "owner": found["media_owner"],
                     "derived": self._request.derived,
+                    "storage": found["storage"],
                 },
-                "files": {"database": asdict(database), "index": asdict(index), "config": None},
+                "files": {
+                    "database": asdict(database),
+                    "index": asdict(index),
+                    "config": asdict(config[0]) if config else None,
+                },
+                "config": config[1] if config is not None else None,
                 "parts": [asdict(part) for part in self.parts],
                 "row_counts": dump["row_counts"],
                 "proof": proof.as_dict(),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import SettingError, UnsupportedError
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import SettingError
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge import instance as instance_module
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.configuration import configuration_file
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.instance import (
@@ -22,7 +22,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.proje
     find_project,
     is_project,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import release_line_of
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import UNKNOWN_LINE, release_line_of
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.settings import Settings, Variables
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.sources import read_settings
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.version import find_version
@@ -182,16 +182,19 @@ def test_a_version_that_cannot_be_read_is_no_version(tmp_path: Path, text: str) 
 
 
 @pytest.mark.parametrize(
-    ("version", "line"), [("2.0.2", "2.0"), ("2.0", "2.0"), ("2.0.0rc1", "2.0"), ("1.5.5", "1.x"), ("1.0.0", "1.x")]
+    ("version", "line"),
+    [("2.0.2", "2.0"), ("2.0", "2.0"), ("2.0.0rc1", "2.0"), ("1.5.5", "1.x"), ("1.0.0", "1.x")]
+    + [("2.1.9", "2.1"), ("3.0", "3.0-3.2"), ("3.2", "3.0-3.2"), ("3.3.1", "3.3"), ("3.4.1", "3.4"), ("3.5", "3.5")]
+    + [("3.5.3", "3.5"), ("3.6.0a16", "3.6")],
 )
 def test_a_version_belongs_to_a_release_line(version: str, line: str) -> None:
     assert release_line_of(version).name == line
 
 
-@pytest.mark.parametrize("version", ["2.1.9", "3.5.3", "0.9", "2", "", "unknown", "x.y", "20.0"])
-def test_a_version_of_no_known_line_is_refused(version: str) -> None:
-    with pytest.raises(UnsupportedError, match="none of the release lines"):
-        release_line_of(version)
+@pytest.mark.parametrize("version", ["2.2", "3.7.0", "4.0", "0.9", "2", "", "unknown", "x.y", "20.0"])
+def test_a_version_that_the_table_does_not_have_belongs_to_the_unknown_line(version: str) -> None:
+    assert release_line_of(version) is UNKNOWN_LINE
+    assert not UNKNOWN_LINE.is_known
 
 
 def _from_configuration(project: Project, system_root: str) -> Settings:

@@ -29,6 +29,9 @@ PACKAGES = (
     "acl",
     "sqlite3",
     "procps",
+    "postgresql-15",
+    "python3-psycopg2",
+    "mariadb-server",
 )
 LOGIN_USERS = ("root", "admin", "operator", "plain", "doer")
 OPERATOR_PASSWORD = "correct horse battery staple"
@@ -69,6 +72,12 @@ PrintLastLog no
 EOF
 mkdir -m 0755 /etc/ssh/authorized_keys.d
 sed -i 's/^hosts:.*/hosts: files/' /etc/nsswitch.conf
+
+# The package makes its cluster in the locale of whoever builds the image.
+pg_dropcluster 15 main
+LC_ALL=C.UTF-8 pg_createcluster 15 main -- --no-sync 2>&1
+# Started by the tests that want them: most hosts need no database server.
+systemctl disable postgresql.service mariadb.service 2>&1
 
 systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \\
   fstrim.timer systemd-logind.service systemd-pstore.service getty.target console-getty.service 2>&1
