@@ -48,7 +48,8 @@ Description=papermerge
 WorkingDirectory=/opt/dms/core
 User=nobody
 PrivateTmp={0}
-Environment=PAPERMERGE__T__UNIT=%%40-%i-%p-%h PAPERMERGE__T__NOT_DOUBLED=%40 "PAPERMERGE__T__QUOTED=a b" 'PAPERMERGE__T__OTHER=c "d"'
+Environment=PAPERMERGE__T__UNIT=%%40-%i-%p-%h PAPERMERGE__T__NOT_DOUBLED=%40 "PAPERMERGE__T__QUOTED=a b"
+Environment='PAPERMERGE__T__OTHER=c "d"'
 Environment=PAPERMERGE__T__TWICE=unit PAPERMERGE__T__CLEARED=no PAPERMERGE__T__UNSET=no
 EnvironmentFile=/etc/papermerge/*.env
 EnvironmentFile=-/nowhere
