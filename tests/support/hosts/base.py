@@ -29,6 +29,10 @@ PACKAGES = (
     "acl",
     "sqlite3",
     "procps",
+    "postgresql-15",
+    "mariadb-server",
+    "python3-psycopg2",
+    "docker.io",
 )
 LOGIN_USERS = ("root", "admin", "operator", "plain", "doer")
 OPERATOR_PASSWORD = "correct horse battery staple"
@@ -72,6 +76,8 @@ sed -i 's/^hosts:.*/hosts: files/' /etc/nsswitch.conf
 
 systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \\
   fstrim.timer systemd-logind.service systemd-pstore.service getty.target console-getty.service 2>&1
+# Servers that a test starts where it needs them.
+systemctl disable postgresql.service mariadb.service docker.service docker.socket containerd.service 2>&1
 # Would refuse every login but root's until the last unit of the boot.
 ln -s /dev/null /etc/tmpfiles.d/systemd-nologin.conf
 # Empty, not absent and not "uninitialized": both would make the first boot reset which units are enabled.
