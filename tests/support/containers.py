@@ -41,7 +41,10 @@ tar --create --one-file-system --anchored --wildcards --exclude='usr/lib/x86_64-
   docker import - system:1
 """
 PATHS = "/usr/lib/postgresql/15/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-ENTRY = 'COPY entrypoint.sh /entrypoint.sh\nENTRYPOINT ["/bin/sh", "/entrypoint.sh"]\n'
+ENTRY = """COPY entrypoint.sh /entrypoint.sh
+COPY nsswitch.conf /etc/nsswitch.conf
+ENTRYPOINT ["/bin/sh", "/entrypoint.sh"]
+"""
 POSTGRES = f"""FROM system:1
 ENV PATH={PATHS} LANG=C.UTF-8 PG_MAJOR=15 PGDATA=/var/lib/postgresql/data
 VOLUME /var/lib/postgresql/data
@@ -65,6 +68,38 @@ EXPOSE 80
 """
 
 
+COLLECTION = Path(__file__).resolve().parents[2]
+ON_HOST = "/opt/collection"
+"""Where hosts get the collection's own code, for what is asked of it there without an agent."""
+
+# The two settings of 3.x, so that what is tested is how containers are found and not how settings are read.
+FIND = """
+import dataclasses, json, sys
+sys.path.insert(0, {place!r})
+from ansible_collections.papermerge.backup.plugins.module_utils.database.place import parse_database_url
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge import containers
+
+class Settings:
+    def __init__(self, environment, version, working_directory, found_in):
+        self.environment, self.directory, self.found_in = environment, working_directory, found_in
+
+    def media(self):
+        name = "PAPERMERGE__MAIN__MEDIA_ROOT"
+        return self.environment.get(name, self.directory + "/media"), name + " in " + self.found_in
+
+    def database(self):
+        name = "PAPERMERGE__DATABASE__URL"
+        return parse_database_url(self.environment[name], name), name + " in " + self.found_in
+
+try:
+    found, notes = containers.find_container_instance(Settings, containers.ContainerRequest(**{request!r}))
+    print(json.dumps({{"found": dataclasses.asdict(found) if found else None, "notes": notes}}))
+except BackupError as error:
+    print(json.dumps({{"error": error.kind, "message": error.message}}))
+"""
+
+
 class MissingEngine(BenchError):
     """This machine cannot run a container engine."""
 
@@ -83,7 +118,7 @@ class Docker:
         self.host = host
 
     @classmethod
-    def start(cls, bench: HostBench, name: str = "docker") -> Docker:
+    def start(cls, bench: HostBench, name: str = "docker", *, images: bool = True) -> Docker:
         """Start a host with an engine and make the images. Raises MissingEngine where the engine does not come up."""
         host = bench.start(name, containers=True)
         docker = cls(host)
@@ -92,11 +127,17 @@ class Docker:
             said = host.run("journalctl --unit docker --no-pager --lines 5 --output cat", check=False).stdout
             bench.remove(host)
             raise MissingEngine(f"dockerd did not start on a test host: {started.stderr.strip()} {said.strip()}")
-        host.run(SYSTEM, timeout=300)
-        docker.build("postgres:15", POSTGRES, "postgres")
-        docker.build("mariadb:10.11", MARIADB, "mariadb")
-        docker.build_papermerge("papermerge/papermerge:3.5.3", "3.5.3")
+        utilities = "plugins/module_utils"
+        host.put_tree(COLLECTION / utilities, f"{ON_HOST}/ansible_collections/papermerge/backup/{utilities}")
+        if images:
+            docker._make_images()
         return docker
+
+    def _make_images(self) -> None:
+        self.host.run(SYSTEM, timeout=300)
+        self.build("postgres:15", POSTGRES, "postgres")
+        self.build("mariadb:10.11", MARIADB, "mariadb")
+        self.build_papermerge("papermerge/papermerge:3.5.3", "3.5.3")
 
     def run(self, *words: str, check: bool = True, input: str | bytes | None = None, timeout: float = 60) -> Completed:
         """Run the docker program on the host. Raises BenchError."""
@@ -112,7 +153,8 @@ class Docker:
         context = f"/var/tmp/build-{image.replace('/', '-').replace(':', '-')}"
         self.host.put(f"{context}/Dockerfile", recipe)
         self.host.put(f"{context}/entrypoint.sh", (ENTRIES / f"{entry}-entrypoint.sh").read_text(encoding="utf-8"))
-        for path, text in (files or {}).items():
+        # The hosts of the bench know no DNS, but the names of containers are DNS.
+        for path, text in {"nsswitch.conf": "hosts: files dns\n", **(files or {})}.items():
             self.host.put(f"{context}/{path}", text)
         self.host.run(["env", "DOCKER_BUILDKIT=0", "docker", "build", "--quiet", "--tag", image, context], timeout=300)
 
@@ -122,19 +164,18 @@ class Docker:
         files = {
             "pyproject.toml": f'[project]\nname = "papermerge"\nversion = "{version}"\n\n[tool.other]\nversion = "9"\n',
             f"{packages}/papermerge-{version}.dist-info/METADATA": f"Name: papermerge\nVersion: {version}\n",
-            "papermerge/core/version.py": 'import importlib.metadata\n\n__version__ = importlib.metadata.version("p")\n',
+            "papermerge/core/version.py": "from importlib.metadata import version\n\n__version__ = version('p')\n",
             # Left behind by an older release.
             "papermerge/core/__init__.py": "ALPHA = 'alpha'\nVERSION = (2, 1, 0, ALPHA, 0)\n",
         }
         self.build(image, recipe, "papermerge", {f"core_app/{path}": text for path, text in files.items()})
 
-    def clear(self) -> None:
-        """Remove every container, volume and network that tests have made; images stay."""
-        self.host.run(
-            "docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes >/dev/null; "
-            "docker volume prune --force >/dev/null; docker network prune --force >/dev/null",
-            timeout=120,
-        )
+    def find(self, user: str = "root", **request: str) -> dict[str, Any]:
+        """Look for a Papermerge in containers as a user of the host: {found, notes}, or {error, message}."""
+        script = FIND.format(place=ON_HOST, request=request)
+        answer = self.host.run(["python3", "-"], user=user, input=script, timeout=120).stdout
+        result: dict[str, Any] = json.loads(answer)
+        return result
 
     def mountpoint(self, volume: str) -> str:
         """Return the host's path of a named volume."""
@@ -254,5 +295,3 @@ def load(docker: Docker, project: Project, dump: bytes, media: Path) -> None:
     docker.run("exec", "--interactive", database, *restore, input=dump, timeout=120)
     inside = next(mount["Source"] for mount in docker.inspect(project.container("web"))["Mounts"])
     docker.host.put_tree(media, inside)
-
-

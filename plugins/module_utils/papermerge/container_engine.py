@@ -60,7 +60,7 @@ class Call:
         """Return at most ``size`` bytes of output, or all of it, or nothing at its end."""
         if size >= 0:
             return self._piece(size)
-        pieces = []
+        pieces: List[bytes] = []
         while True:
             piece = self._piece(1 << 16)
             if not piece:
@@ -121,7 +121,7 @@ class Engine:
         Raises ToolError for an engine that cannot be asked: it does not run, or not by this user.
         """
         for _attempt in range(3):
-            names = self._answer(["ps", "--all", "--quiet", "--no-trunc"]).split()
+            names = self._answer(["ps", "--all", "--quiet", "--no-trunc"]).decode("ascii", "replace").split()
             try:
                 found: List[Dict[str, Any]] = []
                 for start in range(0, len(names), AT_ONCE):

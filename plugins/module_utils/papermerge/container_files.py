@@ -28,7 +28,6 @@ def media_on_the_host(engine: Engine, container: Container, path: str, found_in:
     container, for other mounts below it, and for a mount that this host does not have.
     """
     what = "media directory"
-    found_in = "{0} in container {1}".format(found_in, container.name)
     path, mount = _mounted(engine, container, path, found_in, what, MediaError)
     below = container.mounts_below(path)
     if below:

@@ -10,7 +10,7 @@ container sees, and a restore on the same kind of engine needs the host's.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 from ..database.place import DatabasePlace
 from ..errors import BackupError, SettingError, ToolError
@@ -52,9 +52,20 @@ OTHER_WORK = (
     "restore.sh",
 )
 
-#: (environment, version, working directory, where it was found) to an object with media_root and database, and with
-#: media_found_in and database_found_in.
-SettingsReader = Callable[[Mapping[str, str], str, str, str], Any]
+
+class ContainerSettings(Protocol):
+    """What a Papermerge's environment says, as the container sees it, each with the place where it was found.
+
+    Raises SettingError for what cannot be read.
+    """
+
+    def media(self) -> Tuple[str, str]: ...
+
+    def database(self) -> Tuple[DatabasePlace, str]: ...
+
+
+#: From (environment, version, working directory, what messages call the environment).
+SettingsReader = Callable[[Mapping[str, str], str, str, str], ContainerSettings]
 
 
 @dataclass(frozen=True)
@@ -85,13 +96,15 @@ class ContainerInstance:
 
 @dataclass
 class Candidate:
-    """Containers that use one database: one instance, or the error that reading its settings gave."""
+    """Containers that use one database: one instance, and what went wrong when its database was looked for."""
 
     engine: Engine
     containers: List[Container]
     version: str
     version_found_in: str
-    settings: Any = None
+    settings: Optional[ContainerSettings] = None
+    database: Optional[DatabasePlace] = None
+    database_found_in: str = ""
     server: Optional[Server] = None
     problem: Optional[BackupError] = None
 
@@ -187,15 +200,16 @@ def _project_directory(candidate: Candidate) -> str:
 
 
 def _build(candidate: Candidate, request: ContainerRequest) -> ContainerInstance:
-    if candidate.problem is not None:
-        raise candidate.problem
-    settings, app = candidate.settings, candidate.primary
+    app = candidate.primary
+    if candidate.settings is None:
+        raise SettingError(
+            "neither the image nor a file of container {0} tells the version of Papermerge; set "
+            "papermerge_backup_app_version".format(app.name)
+        )
     if request.media_root:
         media_root, media_found_in = request.media_root, "papermerge_backup_media_root"
     else:
-        media_root, media_found_in = media_on_the_host(
-            candidate.engine, app, settings.media_root, settings.media_found_in
-        )
+        media_root, media_found_in = media_on_the_host(candidate.engine, app, *candidate.settings.media())
     place, database_found_in = _database(candidate, request)
     return ContainerInstance(
         names=tuple(container.name for container in candidate.containers),
@@ -218,11 +232,12 @@ def _build(candidate: Candidate, request: ContainerRequest) -> ContainerInstance
 def _database(candidate: Candidate, request: ContainerRequest) -> Tuple[DatabasePlace, str]:
     if request.database is not None:
         return request.database, "papermerge_backup_database_url"
-    app, place = candidate.primary, candidate.settings.database
-    found_in = "{0} in container {1}".format(candidate.settings.database_found_in, app.name)
+    if candidate.problem is not None or candidate.database is None:
+        raise candidate.problem or SettingError("container {0} has no database".format(candidate.primary.name))
+    app, found_in = candidate.primary, candidate.database_found_in
     if candidate.server is not None:
-        return reach(place, found_in, app, candidate.server), found_in
-    return sqlite_on_the_host(candidate.engine, app, place, found_in)
+        return reach(candidate.database, found_in, app, candidate.server), found_in
+    return sqlite_on_the_host(candidate.engine, app, candidate.database, found_in)
 
 
 def _candidates(
@@ -251,18 +266,16 @@ def _candidates(
 
 
 def _read(candidate: Candidate, containers: List[Container], read_settings: SettingsReader) -> str:
-    """Read the settings of a candidate and return what tells its instance from others: the database it uses."""
+    """Look for the database of a candidate and return what tells its instance from others: the database it uses."""
     app = candidate.primary
     alone = "container {0}".format(app.identity)
+    if not candidate.version:
+        return alone
+    found_in = "environment of container {0}".format(app.name)
+    candidate.settings = read_settings(app.environment, candidate.version, app.working_directory, found_in)
     try:
-        if not candidate.version:
-            raise SettingError(
-                "neither the image nor a file of container {0} tells the version of Papermerge; set "
-                "papermerge_backup_app_version".format(app.name)
-            )
-        found_in = "environment of container {0}".format(app.name)
-        candidate.settings = read_settings(app.environment, candidate.version, app.working_directory, found_in)
-        place = candidate.settings.database
+        place, candidate.database_found_in = candidate.settings.database()
+        candidate.database = place
         if place.engine == "sqlite":
             mount = app.mount_of(place.path)
             return "{0} {1}".format(mount.source, place.path[len(mount.destination) :]) if mount else alone

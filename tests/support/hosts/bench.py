@@ -185,7 +185,11 @@ def container_rights(storage: Path) -> list[str]:
     restrict devices), and a place for overlays, which do not stack on the host's own overlay.
     """
     storage.mkdir(parents=True, exist_ok=True)
-    return ["--capability=CAP_NET_ADMIN", "--system-call-filter=bpf keyctl add_key", f"--bind={storage}:/var/lib/docker"]
+    return [
+        "--capability=CAP_NET_ADMIN",
+        "--system-call-filter=bpf keyctl add_key",
+        f"--bind={storage}:/var/lib/docker",
+    ]
 
 
 def _groups(directory: Path, number: int) -> Path:
