@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Papermerge in Docker containers is found with nothing set: a real engine on a host of the bench says what is there."""
+"""Papermerge in Docker containers is found with nothing set: a real engine of a test host says what is there."""
 
 from __future__ import annotations
 

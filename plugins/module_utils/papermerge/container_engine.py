@@ -37,7 +37,7 @@ class Call:
     Leaving the context ends the program. Raises ToolError past either bound.
     """
 
-    def __init__(self, words: List[str], limit: int, seconds: float = SECONDS) -> None:
+    def __init__(self, words: List[str], limit: int, seconds: float) -> None:
         self._shown = " ".join(words[:4])
         self._left = limit
         self._limit = limit
@@ -108,8 +108,10 @@ class Call:
 class Engine:
     """Docker or Podman as the user that asks sees it: rootless engines show their own user's containers only."""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: str, seconds: float = SECONDS) -> None:
+        """``seconds``: how long one call may take."""
         self.program = program
+        self._seconds = seconds
         self.name = os.path.basename(program)
 
     def __repr__(self) -> str:
@@ -156,7 +158,7 @@ class Engine:
         return found
 
     def _answer(self, words: List[str]) -> bytes:
-        with Call([self.program] + words, DESCRIPTION_BYTES) as call:
+        with Call([self.program] + words, DESCRIPTION_BYTES, self._seconds) as call:
             answer = call.read()
             status, complaint = call.finish()
         if status == 0:
@@ -195,7 +197,7 @@ class Engine:
     def _copied(
         self, container: str, path: str, wanted: Callable[[tarfile.TarInfo], bool], limit: int
     ) -> Optional[Tuple[tarfile.TarInfo, bytes]]:
-        with Call([self.program, "cp", container + ":" + path, "-"], limit) as call:
+        with Call([self.program, "cp", container + ":" + path, "-"], limit, self._seconds) as call:
             try:
                 with tarfile.open(fileobj=call, mode="r|") as archive:  # type: ignore[call-overload]
                     for member in archive:

@@ -39,6 +39,9 @@ COMMON_DIRECTORIES = ("/opt/app", "/app", "/app/papermerge")
 #: Names of settings in the environment that are Papermerge's own.
 SETTING_PREFIX = "PAPERMERGE_"
 SETTINGS = ("PM_DB_URL", "PM_DB", "PM_MEDIA_ROOT")
+#: Variables as other software's images have them, for an entry of the user's own: what the application then gets is not
+#: in the environment of the container.
+SECRET_FILES = ("PAPERMERGE__DATABASE__URL_FILE", "PM_DB_URL_FILE")
 #: What an image is told to do when it is not to serve: then another container of the instance knows more.
 OTHER_WORK = (
     "worker",
@@ -96,7 +99,10 @@ class ContainerInstance:
 
 @dataclass
 class Candidate:
-    """Containers that use one database: one instance, and what went wrong when its database was looked for."""
+    """Containers that use one database: one instance, and what went wrong when its database was looked for.
+
+    ``identity``: the database, by a text that is the same however its containers name it.
+    """
 
     engine: Engine
     containers: List[Container]
@@ -107,6 +113,7 @@ class Candidate:
     database_found_in: str = ""
     server: Optional[Server] = None
     problem: Optional[BackupError] = None
+    identity: str = ""
 
     @property
     def primary(self) -> Container:
@@ -244,46 +251,64 @@ def _candidates(
     engine: Engine, containers: List[Container], read_settings: SettingsReader, request: ContainerRequest
 ) -> List[Candidate]:
     """Return the instances among the containers of one engine, each with every container of it."""
-    found: List[Tuple[str, Candidate]] = []
+    found: List[Candidate] = []
     for app in sorted((one for one in containers if is_application(one)), key=_rank):
-        version = find_version_of(engine, app)
-        if version is None and not is_surely_papermerge(app):
+        candidate = Candidate(engine, [app], *_version(engine, app, request))
+        if not candidate.version and not is_surely_papermerge(app):
             continue
-        if request.app_version:
-            version = request.app_version, "papermerge_backup_app_version"
-        candidate = Candidate(engine, [app], *(version or ("", "")))
-        identity = _read(candidate, containers, read_settings)
-        same = next((other for key, other in found if key == identity), None)
+        candidate.identity = _read(candidate, containers, read_settings)
+        same = next((other for other in found if _is_same(candidate, other)), None)
         if same is not None:
             same.containers.append(app)
         else:
-            found.append((identity, candidate))
+            found.append(candidate)
     for helper in (one for one in containers if is_helper(one)):
-        for _identity, candidate in found:
+        for candidate in found:
             if _belongs(helper, candidate):
                 candidate.containers.append(helper)
-    return [candidate for _identity, candidate in found]
+    return found
+
+
+def _version(engine: Engine, app: Container, request: ContainerRequest) -> Tuple[str, str]:
+    if request.app_version:
+        return request.app_version, "papermerge_backup_app_version"
+    try:
+        return find_version_of(engine, app) or ("", "")
+    except ToolError:
+        return "", ""  # a container whose files cannot be read is named when it is the wanted one
+
+
+def _is_same(candidate: Candidate, other: Candidate) -> bool:
+    """Tell whether two containers are of one instance: they use one database, or one project is all that is known."""
+    if candidate.identity and other.identity:
+        return candidate.identity == other.identity
+    return bool(candidate.primary.project) and candidate.primary.project == other.primary.project
 
 
 def _read(candidate: Candidate, containers: List[Container], read_settings: SettingsReader) -> str:
-    """Look for the database of a candidate and return what tells its instance from others: the database it uses."""
+    """Look for the database of a candidate and return what all who use it have in common; empty where none is found."""
     app = candidate.primary
-    alone = "container {0}".format(app.identity)
     if not candidate.version:
-        return alone
+        return ""
     found_in = "environment of container {0}".format(app.name)
     candidate.settings = read_settings(app.environment, candidate.version, app.working_directory, found_in)
     try:
+        for name in app.environment:
+            if name in SECRET_FILES:
+                raise SettingError(
+                    "{0} of container {1} is nothing that Papermerge reads by itself, so its database is not "
+                    "known; set papermerge_backup_database_url".format(name, app.name)
+                )
         place, candidate.database_found_in = candidate.settings.database()
         candidate.database = place
         if place.engine == "sqlite":
             mount = app.mount_of(place.path)
-            return "{0} {1}".format(mount.source, place.path[len(mount.destination) :]) if mount else alone
+            return "{0} {1}".format(mount.source, place.path[len(mount.destination) :]) if mount else ""
         candidate.server = find_server(app, place, containers)
         return "{0} {1}".format(candidate.server.identity, place.name)
     except BackupError as error:
         candidate.problem = error
-        return alone
+        return ""
 
 
 def is_application(container: Container) -> bool:
