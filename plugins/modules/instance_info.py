@@ -124,7 +124,7 @@ instance:
       sample: 2147483648
     expected_files:
       description: Number of version rows of the database whose file must be in the media directory.
-      returned: always
+      returned: with O(sizes=true)
       type: int
       sample: 1198
     database_engine:

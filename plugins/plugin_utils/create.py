@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,11 @@ from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
     write_private,
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, LossError, MediaError
-from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import (
-    CHANGING,
-)
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import (
     ReleaseLine,
     release_line_named,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_fields, path_of
+from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_of
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import (
     COMPLETE,
     FORMAT,
@@ -33,7 +30,12 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifes
     StoredPart,
     checksum_line,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import IN_OBJECT_STORAGE, Proof, losses
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import (
+    IN_OBJECT_STORAGE,
+    NAMED_ROWS,
+    Proof,
+    losses,
+)
 from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import MediaArchive, excluded_directories
 from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import Discovery
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
@@ -46,6 +48,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.repository impor
     InstanceDirectory,
     StoredSnapshot,
 )
+from ansible_collections.papermerge.backup.plugins.plugin_utils.settling import Settling
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     PartWriter,
     StoredWriter,
@@ -70,11 +73,6 @@ DATABASE_NAMES = {
 }
 INDEX_NAME = "index.jsonl.zst"
 CONFIG_NAME = "config.tar.zst"
-#: How often the settle pass looks again at files that are missing or changing, and the seconds between two looks.
-SETTLE_ROUNDS = 3
-SETTLE_SECONDS = 2.0
-#: Rows that one request looks at.
-SETTLE_BATCH = 4096
 
 
 @dataclass(kw_only=True)
@@ -136,6 +134,7 @@ def create_snapshot(
             raise
     _warn_of_another_host(manifest, work.previous, warn)
     _warn_of_what_is_not_proved(manifest, warn)
+    _warn_of_changes(manifest, work.previous, warn)
     description["seconds"] = round(time.monotonic() - begun, 3)
     if reasons and not request.accept_missing:
         raise LossError(
@@ -204,6 +203,28 @@ def _warn_of_another_host(manifest: Manifest, previous: StoredSnapshot | None, w
         )
 
 
+def _warn_of_changes(manifest: Manifest, previous: StoredSnapshot | None, warn: Callable[[str], object]) -> None:
+    """Tell of originals with another content: Papermerge does that in two cases, and so does who tampers with them."""
+    count = manifest.proof["changed"]
+    if previous is None or not count:
+        return
+    first = manifest.proof["changed_originals"][0]
+    warn(
+        "instance {}: {} of the originals {} another content than in snapshot {}; both snapshots keep their own. The "
+        "first is {} (SHA-256 {} before, {} now); the manifest of {} names {}".format(
+            manifest.instance,
+            count,
+            "has" if count == 1 else "have",
+            previous.id,
+            first["path"],
+            first["before"],
+            first["now"],
+            manifest.id,
+            "it" if count == 1 else f"the first {NAMED_ROWS:,}" if count > NAMED_ROWS else "them all",
+        )
+    )
+
+
 def _first_damaged(manifest: Manifest) -> str:
     damaged = manifest.proof["damaged"]
     return "The first is {} ({}). ".format(damaged[0]["path"], damaged[0]["class"]) if damaged else ""
@@ -231,6 +252,7 @@ class _Create:
         self._catalog = catalog
         self._started = utc_now()
         self._timings: dict[str, float] = {}
+        self._dumped_at_ns = 0
         self.parts: list[StoredPart] = []
         self.previous: StoredSnapshot | None = None
 
@@ -251,17 +273,38 @@ class _Create:
             lambda: PartWriter(self._incoming, self._host_compresses),
         )
         self.parts = archive.parts
-        database, dump = self._timed("dump", lambda: self._dump(found))
+        database, dump, scan = self._read(found, line, archive)
         config = self._timed("config", self._archive_config) if self._request.config else None
-        scan = self._timed("scan", lambda: archive.scan(excluded_directories(line, self._request.derived)))
-        self._timed("archive", archive.fetch)
-        self._timed("settle", lambda: self._settle(archive))
         proof, previous = self._timed("prove", lambda: self._prove(found, line, dump))
         self.previous = previous
         index = store(self._incoming / INDEX_NAME, (entry.encode() for entry in self._catalog.entries()))
         reasons = losses(proof, first=previous is None)
         manifest = self._manifest(found, line, database, dump, config, scan, proof, index, reasons, previous)
         return manifest, reasons
+
+    def _read(
+        self, found: dict[str, Any], line: ReleaseLine, archive: MediaArchive
+    ) -> tuple[StoredFile, dict[str, Any], dict[str, Any]]:
+        """Read the database, then the media: in no other order are the files of all rows there.
+
+        Returns the stored dump, and what the agent tells of dump and scan.
+        """
+        database, dump = self._read_database(found)
+        return database, dump, self._read_media(line, archive)
+
+    def _read_database(self, found: dict[str, Any]) -> tuple[StoredFile, dict[str, Any]]:
+        database, dump = self._timed("dump", lambda: self._dump(found))
+        self._dumped_at_ns = dump["moment_ns"]
+        return database, dump
+
+    def _read_media(self, line: ReleaseLine, archive: MediaArchive) -> dict[str, Any]:
+        scan: dict[str, Any] = self._timed(
+            "scan", lambda: archive.scan(excluded_directories(line, self._request.derived))
+        )
+        self._timed("archive", archive.fetch)
+        settling = Settling(self._catalog, archive, self._progress, self._look_again)
+        self._timed("settle", lambda: settling.settle(self._dumped_at_ns))
+        return scan
 
     def _timed(self, name: str, step: Any) -> Any:
         begun = time.monotonic()
@@ -324,43 +367,11 @@ class _Create:
         stored = StoredFile(writer.path.name, writer.size, sha256, config["plain_size"])
         return stored, {name: config[name] for name in ("plain_sha256", "entries")}
 
-    def _settle(self, archive: MediaArchive) -> None:
-        """Look again at expected files that are missing and at files that were changing, until they rest."""
-        for attempt in range(SETTLE_ROUNDS):
-            changing = self._catalog.retry(CHANGING)
-            if not changing and not self._catalog.unproved(b"", 1):
-                return
-            if attempt:
-                time.sleep(SETTLE_SECONDS)
-            self._progress.begin("settle", unit="files")
-            after = b""
-            while True:
-                asked = self._catalog.unproved(after, SETTLE_BATCH)
-                if not asked:
-                    break
-                after = asked[-1][0]
-                self._look_again(asked)
-            archive.fetch()
-
-    def _look_again(self, asked: list[tuple[bytes, str]]) -> None:
-        appeared: list[tuple[bytes, int]] = []
-        deleted: list[bytes] = []
-
-        def sort(rows: Iterator[dict[str, Any]]) -> None:
-            for row in rows:
-                if row["size"] is not None:
-                    appeared.append((path_of(row), row["size"]))
-                elif not row["row"]:
-                    deleted.append(path_of(row))
-
-        self._call(
-            "settle",
-            {**self._media, "instance": self._request.as_request()},
-            Handlers(records=sort),
-            ({**path_fields(path), "key": key} for path, key in asked),
-        )
-        self._catalog.mark_scanned(appeared)
-        self._catalog.mark_deleted(deleted)
+    def _look_again(
+        self, files: Iterable[dict[str, Any]], rest_ns: int, take: Callable[[Iterator[dict[str, Any]]], None]
+    ) -> None:
+        arguments = {**self._media, "instance": self._request.as_request(), "rest_ns": rest_ns}
+        self._call("settle", arguments, Handlers(records=take), files)
 
     def _prove(
         self, found: dict[str, Any], line: ReleaseLine, dump: dict[str, Any]
@@ -371,7 +382,7 @@ class _Create:
             try:
                 # A file that was empty then held nothing that could be lost now.
                 entries = media_of(self._place, previous).entries()
-                self._catalog.add_held(entry.path for entry in entries if entry.size)
+                self._catalog.add_held((entry.path, entry.sha256) for entry in entries if entry.size)
                 break
             except DamageError:
                 self._catalog.forget_held()
