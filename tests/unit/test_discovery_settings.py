@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,13 @@ def test_a_syntax_error_is_told_without_its_line(tmp_path: Path, root: Path) -> 
     with pytest.raises(SettingError, match=r"papermerge\.conf\.py cannot be read: line 2: ") as caught:
         read_settings(project_at(directory), "2.0.2", str(root))
     assert "secret" not in caught.value.message
+
+
+def test_a_password_with_an_odd_escape_is_not_printed_by_python(tmp_path: Path, root: Path) -> None:
+    directory = make_project(tmp_path / "dms", "DBTYPE = 'pg'\nDBPASS = 'a\\d'\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_settings(project_at(directory), "2.0.2", str(root)).database.password == "a\\d"
 
 
 #: The part of the images' config/settings/production.py that matters here.
