@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,12 @@ from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.relea
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_of
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import (
-    COMPLETE,
-    FORMAT,
-    INCOMPLETE,
     Manifest,
     StoredFile,
     StoredPart,
     checksum_line,
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import (
-    IN_OBJECT_STORAGE,
-    NAMED_ROWS,
     Proof,
     losses,
 )
@@ -40,6 +35,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import
 from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import Discovery
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import describe_snapshot
+from ansible_collections.papermerge.backup.plugins.plugin_utils.manifests import Gathered, build_manifest, warn_of
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.proving import prove
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import (
@@ -56,7 +52,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     storage_errors,
     store,
 )
-from ansible_collections.papermerge.backup.plugins.plugin_utils.times import iso, utc_now
+from ansible_collections.papermerge.backup.plugins.plugin_utils.times import utc_now
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
     Call,
     Handlers,
@@ -132,9 +128,7 @@ def create_snapshot(
         except BaseException:
             place.discard(incoming)
             raise
-    _warn_of_another_host(manifest, work.previous, warn)
-    _warn_of_what_is_not_proved(manifest, warn)
-    _warn_of_changes(manifest, work.previous, warn)
+    warn_of(manifest, work.previous, warn)
     description["seconds"] = round(time.monotonic() - begun, 3)
     if reasons and not request.accept_missing:
         raise LossError(
@@ -175,54 +169,6 @@ def _require_protection(found: dict[str, Any], request: CreateRequest) -> None:
                 **found["storage"]
             )
         )
-
-
-def _warn_of_what_is_not_proved(manifest: Manifest, warn: Callable[[str], object]) -> None:
-    """Tell of originals that are archived without proof, or not at all."""
-    if not manifest.proof["layout_known"]:
-        warn(
-            f"unknown layout: Papermerge {manifest.version} is none of the releases that this version of "
-            f"papermerge.backup knows; {manifest.id} holds all files and the whole database, but nobody has checked "
-            "that the files are those that the database expects"
-        )
-    elsewhere = manifest.proof["classes"][IN_OBJECT_STORAGE]
-    if elsewhere:
-        warn(f"{elsewhere} originals are in object storage only and not in {manifest.id}")
-
-
-def _warn_of_another_host(manifest: Manifest, previous: StoredSnapshot | None, warn: Callable[[str], object]) -> None:
-    """Tell when an instance's last snapshot came from another host: two hosts under one name would be mixed."""
-    if previous is None:
-        return
-    here = manifest.fields["host"]["inventory_name"]
-    before = (previous.require_manifest().fields.get("host") or {}).get("inventory_name")
-    if before not in (None, here):
-        warn(
-            f"instance {manifest.instance} was backed up from host {before} before and from {here} now; two hosts "
-            "need two names: set papermerge_backup_instance"
-        )
-
-
-def _warn_of_changes(manifest: Manifest, previous: StoredSnapshot | None, warn: Callable[[str], object]) -> None:
-    """Tell of originals with another content: Papermerge does that in two cases, and so does who tampers with them."""
-    count = manifest.proof["changed"]
-    if previous is None or not count:
-        return
-    first = manifest.proof["changed_originals"][0]
-    warn(
-        "instance {}: {} of the originals {} another content than in snapshot {}; both snapshots keep their own. The "
-        "first is {} (SHA-256 {} before, {} now); the manifest of {} names {}".format(
-            manifest.instance,
-            count,
-            "has" if count == 1 else "have",
-            previous.id,
-            first["path"],
-            first["before"],
-            first["now"],
-            manifest.id,
-            "it" if count == 1 else f"the first {NAMED_ROWS:,}" if count > NAMED_ROWS else "them all",
-        )
-    )
 
 
 def _first_damaged(manifest: Manifest) -> str:
@@ -279,7 +225,35 @@ class _Create:
         self.previous = previous
         index = store(self._incoming / INDEX_NAME, (entry.encode() for entry in self._catalog.entries()))
         reasons = losses(proof, first=previous is None)
-        manifest = self._manifest(found, line, database, dump, config, scan, proof, index, reasons, previous)
+        manifest = build_manifest(
+            Gathered(
+                host=self._request.host,
+                instance=self._request.instance,
+                derived=self._request.derived,
+                accepted=self._request.accept_missing,
+                collection_version=self._request.collection_version,
+                sequence=self._sequence,
+                started=self._started,
+                ended=utc_now(),
+                line=line,
+                found=found,
+                dump=dump,
+                scan=scan,
+                database=database,
+                index=index,
+                config=config,
+                parts=self.parts,
+                totals=self._catalog.totals(),
+                proof=proof,
+                reasons=reasons,
+                timings=self._timings,
+                previous=previous,
+            )
+        )
+        text = manifest.encode()
+        with storage_errors(self._incoming):
+            write_private(self._incoming / MANIFEST, text)
+            write_private(self._incoming / CHECKSUM, checksum_line(text))
         return manifest, reasons
 
     def _read(
@@ -389,90 +363,6 @@ class _Create:
                 previous = None
         moment_ns, elsewhere = dump["moment_ns"], _is_elsewhere(found)
         return prove(self._catalog, line, moment_ns, self._not_expected, self._older, elsewhere), previous
-
-    def _manifest(
-        self,
-        found: dict[str, Any],
-        line: ReleaseLine,
-        database: StoredFile,
-        dump: dict[str, Any],
-        config: tuple[StoredFile, dict[str, Any]] | None,
-        scan: dict[str, Any],
-        proof: Proof,
-        index: StoredFile,
-        reasons: list[str],
-        previous: StoredSnapshot | None,
-    ) -> Manifest:
-        files, size = self._catalog.totals()
-        ended = utc_now()
-        config_size = config[0].size if config is not None else 0
-        stored = database.size + index.size + config_size + sum(part.size + part.record_size for part in self.parts)
-        accepted = self._request.accept_missing
-        manifest = Manifest(
-            {
-                "format": FORMAT,
-                "features": [],
-                "id": "{:06}-{}".format(self._sequence, self._started.strftime("%Y%m%dT%H%M%SZ")),
-                "sequence": self._sequence,
-                "state": INCOMPLETE if reasons and not accepted else COMPLETE,
-                "reasons": reasons,
-                "instance": self._request.instance,
-                "host": {"inventory_name": self._request.host, **found["host"]},
-                "started": iso(self._started),
-                "ended": iso(ended),
-                "papermerge": {
-                    "version": found["version"],
-                    "found_in": found["version_found_in"],
-                    "release_line": line.name,
-                    "project_dir": found["project_dir"],
-                },
-                "database": {
-                    "engine": found["database_engine"],
-                    "path": found["database_path"],
-                    "found_in": found["database_found_in"],
-                    "url": found["database_url"],
-                    "schema_marker": dump["schema_marker"],
-                    "dump_format": dump["dump_format"],
-                    "plain_sha256": dump["plain_sha256"],
-                    "dumped_at_ns": dump["moment_ns"],
-                    **dump["facts"],
-                },
-                "media": {
-                    "root": found["media_root"],
-                    "found_in": found["media_found_in"],
-                    "layout": line.layout,
-                    "mode": found["media_mode"],
-                    "owner": found["media_owner"],
-                    "derived": self._request.derived,
-                    "storage": found["storage"],
-                },
-                "files": {
-                    "database": asdict(database),
-                    "index": asdict(index),
-                    "config": asdict(config[0]) if config else None,
-                },
-                "config": config[1] if config is not None else None,
-                "parts": [asdict(part) for part in self.parts],
-                "row_counts": dump["row_counts"],
-                "proof": proof.as_dict(),
-                "totals": {
-                    "documents": dump["row_counts"].get(line.documents_table, 0),
-                    "files": files,
-                    "media_bytes": size,
-                    "stored_bytes": stored,
-                    "new_bytes": stored,
-                    "skipped_special_files": scan["skipped"],
-                },
-                "timings": self._timings,
-                "collection_version": self._request.collection_version,
-                "previous_manifest_sha256": previous.manifest_sha256 if previous is not None else None,
-            }
-        )
-        text = manifest.encode()
-        with storage_errors(self._incoming):
-            write_private(self._incoming / MANIFEST, text)
-            write_private(self._incoming / CHECKSUM, checksum_line(text))
-        return manifest
 
 
 def _commit(place: InstanceDirectory, incoming: Path, manifest: Manifest, parts: list[StoredPart]) -> dict[str, Any]:
