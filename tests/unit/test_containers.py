@@ -458,7 +458,8 @@ def test_a_podman_container_is_read_although_it_says_some_things_otherwise() -> 
 def test_files_that_configure_a_project_are_those_that_exist(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(
         "services:\n  web:\n    env_file:\n      - web.env  # settings\n      - path: ./more.env\n"
-        "        required: false\n    image: x\n  worker:\n    env_file: 'worker.env'\n    volumes:\n      - not.env:/x\n"
+        "        required: false\n    image: x\n  worker:\n    env_file: 'worker.env'\n"
+        "    volumes:\n      - not.env:/x\n"
     )
     for name in ("web.env", "more.env", "worker.env", "not.env", ".env", "logging.yaml"):
         (tmp_path / name).write_text("x")
