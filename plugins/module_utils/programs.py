@@ -35,16 +35,14 @@ def find_program(name: str, directories: Tuple[str, ...] = ()) -> Optional[str]:
 
 
 def find_programs(name: str, directories: Tuple[str, ...]) -> List[str]:
-    """Return the paths of a program in all of ``directories`` (glob patterns) and the first one outside of them."""
+    """Return the paths of a program in all of ``directories`` (glob patterns), of PATH and of the usual places."""
     found: Dict[str, str] = {}
-    for pattern in directories:
-        for directory in sorted(glob.glob(pattern)):
-            path = shutil.which(name, path=directory)
-            if path is not None:
-                found.setdefault(os.path.realpath(path), path)
-    path = find_program(name)
-    if path is not None:
-        found.setdefault(os.path.realpath(path), path)
+    places = [directory for pattern in directories for directory in sorted(glob.glob(pattern))]
+    places += os.environ.get("PATH", os.defpath).split(os.pathsep) + list(PROGRAM_DIRECTORIES)
+    for directory in places:
+        path = shutil.which(name, path=directory) if directory else None
+        if path is not None:
+            found.setdefault(os.path.realpath(path), path)
     return list(found.values())
 
 

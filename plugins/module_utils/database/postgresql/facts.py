@@ -24,6 +24,7 @@ select json_build_object(
   'owner_settings', (select coalesce(json_agg(s.entry), '[]') from (
      select unnest(setconfig) as entry from pg_db_role_setting where setdatabase = d.oid and setrole = d.datdba) s),
   'search_path', (select setting from pg_settings where name = 'search_path' and source in ('user', 'database user')),
+  'schemas', to_json(current_schemas(false)),
   'grants', (select json_agg(json_build_array(
        case when a.grantee = 0 then null else pg_get_userbyid(a.grantee) end, a.privilege_type, a.is_grantable))
      from aclexplode(d.datacl) a),

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from typing import Dict, Iterator, List
 
-from ...errors import BackupError, DamageError
+from ...errors import BackupError
 from ...programs import Program
 from ..client import Client
 from ..place import DatabasePlace
@@ -17,7 +16,6 @@ from .messages import explain
 from .programs import TRANSACTION_TIMEOUT_MAJOR, Tool, archive_major, client_of, restore_tool
 from .session import SETTINGS
 
-MAGIC = b"PGDMP"
 #: pg_restore tells about the statement in the middle of what it writes; it comes before any table.
 PREAMBLE_BYTES = 1 << 16
 UNKNOWN_SETTING = b"SET transaction_timeout = 0;\n"
@@ -33,16 +31,9 @@ def load_archive(place: DatabasePlace, database: str, server: int, content: Iter
     Raises DamageError for what is no archive, ToolError when no pg_restore here can read it, and what it stumbles over.
     """
     client = client_of(place, database)
-    head = b""
-    for piece in content:
-        head += piece
-        if len(head) >= len(MAGIC) + 2:
-            break
-    if not head.startswith(MAGIC) or len(head) < len(MAGIC) + 2:
-        raise DamageError("what is to be restored is not an archive of pg_dump --format=custom")
-    tool = restore_tool(client, archive_major((head[len(MAGIC)], head[len(MAGIC) + 1])), server)
+    reader, pieces = archive_major(content)
+    tool = restore_tool(client, reader, server)
     argv = [tool.path, "--exit-on-error", "--no-owner", "--no-tablespaces"]
-    pieces = itertools.chain([head], content)
     if tool.major >= TRANSACTION_TIMEOUT_MAJOR > server:
         _through_psql(place, client, argv, tool, pieces)
         return

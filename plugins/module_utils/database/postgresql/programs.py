@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
-from ...errors import ToolError
+from ...errors import DamageError, ToolError
 from ..client import Client
 from ..place import DatabasePlace
 
@@ -32,6 +33,8 @@ LIBPQ_OPTIONS: Dict[str, str] = {
     "target_session_attrs": "PGTARGETSESSIONATTRS",
     "connect_timeout": "PGCONNECT_TIMEOUT",
 }
+#: How an archive begins; its version follows, in a byte for each number.
+MAGIC = b"PGDMP"
 #: The major version of pg_dump since which an archive has this version, which older pg_restores do not read.
 ARCHIVE_MAJORS = (((1, 16), 17), ((1, 15), 16), ((0, 0), 12))
 #: pg_restore of this major version and later speaks of a setting that older servers do not know.
@@ -108,9 +111,22 @@ def dump_tool(client: Client, place: DatabasePlace, server: int) -> Tool:
     )
 
 
-def archive_major(archive: Tuple[int, ...]) -> int:
-    """Return the oldest major version whose pg_restore reads an archive of this version, such as (1, 14)."""
-    return next(major for since, major in ARCHIVE_MAJORS if archive >= since)
+def archive_major(content: Iterator[bytes]) -> Tuple[int, Iterator[bytes]]:
+    """Return the oldest major version whose pg_restore reads an archive, and the content again.
+
+    Raises DamageError for what is no archive.
+    """
+    head = b""
+    for piece in content:
+        head += piece
+        if len(head) >= len(MAGIC) + 2:
+            break
+    if not head.startswith(MAGIC) or len(head) < len(MAGIC) + 2:
+        raise DamageError(
+            "this is no dump that pg_dump --format=custom has made: it begins with {0!r}".format(head[:5])
+        )
+    version = (head[len(MAGIC)], head[len(MAGIC) + 1])
+    return next(major for since, major in ARCHIVE_MAJORS if version >= since), itertools.chain([head], content)
 
 
 def reader_major(dumped_by: int) -> int:
