@@ -43,7 +43,7 @@ EXPLANATIONS: Tuple[Tuple[str, Callable[..., BackupError], str], ...] = (
         "the account has not enough rights; use the owner of the database",
     ),
     (
-        r"due to lock timeout",
+        r"due to lock timeout|due to statement timeout[\s\S]*LOCK TABLE",
         DatabaseError,
         "a table is being changed, as by a migration; run again when that is done",
     ),
@@ -57,6 +57,7 @@ EXPLANATIONS: Tuple[Tuple[str, Callable[..., BackupError], str], ...] = (
         (
             r"closed the connection|terminating connection|shutting down|the database system is|server terminated"
             r"|no connection to the server|connection not open|connection to server was lost|connection already closed"
+            r"|no message from the libpq"
             r"|SSL SYSCALL error: EOF|EOF detected|Connection reset by peer|Broken pipe"
         ),
         DatabaseError,

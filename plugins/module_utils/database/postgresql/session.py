@@ -153,7 +153,7 @@ class PsqlSession(Session):
 
     def _answer(self, statement: str) -> Iterator[bytes]:
         request = "{0};\n\\echo {1}\n".format(statement, self._marker)
-        if not self._program.write(request.encode("utf-8", "surrogateescape")):
+        if self._program.stdin.closed or not self._program.write(request.encode("utf-8", "surrogateescape")):
             raise self._ended()
         end, rest = self._marker.encode("ascii"), b""
         whole = False
@@ -176,7 +176,7 @@ class PsqlSession(Session):
 
     def _ended(self) -> BackupError:
         self._program.finish()
-        return explain(self.place, "read", self._program.complaint)
+        return explain(self.place, "read", self._program.complaint or "psql has closed the connection")
 
     def close(self) -> None:
         self._program.stop()
