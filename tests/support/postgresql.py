@@ -152,14 +152,14 @@ def our_sessions(server: PostgresServer, wait: float = 5.0) -> list[tuple[str, .
     return found
 
 
-def connect(own: OwnDatabase) -> psycopg2.extensions.connection:
+def connect(own: OwnDatabase, database: str = "") -> psycopg2.extensions.connection:
     """Return a connection of the application."""
     connection = psycopg2.connect(
         host="127.0.0.1",
         port=own.server.port,
         user=own.name,
         password=own.password,
-        dbname=own.name,
+        dbname=database or own.name,
         application_name="gunicorn",
     )
     connection.autocommit = True

@@ -200,7 +200,7 @@ def test_rows_that_a_policy_hides_are_an_error_and_not_left_out(own: OwnDatabase
         "alter table core_user enable row level security; alter table core_user force row level security;"
         " create policy mine on core_user using (username = 'nobody')"
     )
-    with own.database.view() as view, pytest.raises(DatabaseError, match="has not enough rights.*row-level security"):
+    with own.database.view() as view, pytest.raises(DatabaseError, match=r"has not enough rights.*row-level security"):
         view.row_counts(LINE)
     with start_dump(own) as dump, pytest.raises(DatabaseError, match="has not enough rights"):
         b"".join(dump.content())

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from ansible_collections.papermerge.backup.plugins.module_utils.database.place import DatabasePlace, parse_database_url
 from ansible_collections.papermerge.backup.plugins.module_utils.database.postgresql import programs
 from ansible_collections.papermerge.backup.plugins.module_utils.database.postgresql.dump import PostgresDatabase
+from ansible_collections.papermerge.backup.plugins.module_utils.database.postgresql.messages import explain
+from ansible_collections.papermerge.backup.plugins.module_utils.database.postgresql.target import PostgresTarget
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     BackupError,
     DatabaseError,
@@ -23,10 +27,19 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     ToolError,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
-from tests.support.postgresql import PASSWORD, WAYS, OwnDatabase, other_place, our_sessions, own_database, start_dump
+from tests.support.postgresql import (
+    PASSWORD,
+    WAYS,
+    OwnDatabase,
+    make_database,
+    other_place,
+    our_sessions,
+    own_database,
+    start_dump,
+)
 from tests.support.servers.fixtures import postgres_server  # noqa: F401
 from tests.support.servers.pgbouncer import PgBouncer
-from tests.support.servers.postgres import PostgresServer
+from tests.support.servers.postgres import ACCESS, PostgresServer
 from tests.support.servers.process import free_port
 from tests.support.servers.releases import programs_of
 from tests.support.snapshots import interpreter_without, interpreter_without_module, local_agent, take
@@ -74,8 +87,6 @@ def test_a_role_that_is_not_there(own: OwnDatabase, way: str) -> None:
     try:
         assert "the server has no such role" in refused(way, place)
     finally:
-        from tests.support.servers.postgres import ACCESS
-
         (own.server.data / "pg_hba.conf").write_text(ACCESS, encoding="ascii")
         own.server.execute("select pg_reload_conf()")
 
@@ -109,7 +120,8 @@ def test_encryption_that_the_server_does_not_have(own: OwnDatabase, way: str) ->
 @BOTH_WAYS
 def test_a_server_without_a_connection_left(way: str) -> None:
     settings = {"max_connections": "5", "superuser_reserved_connections": "2", "max_wal_senders": "0"}
-    with PostgresServer(settings=settings) as server, own_database(server) as own:
+    with PostgresServer(settings=settings) as server:
+        own = make_database(server)
         held = [WAYS["psycopg2"](own.place) for _number in range(3)]
         assert "the server has no connection left" in refused(way, own.place)
         for session in held:
@@ -125,9 +137,9 @@ def test_a_pooler_that_does_not_know_the_database(own: OwnDatabase, way: str) ->
 
 def test_a_table_that_may_not_be_read(own: OwnDatabase) -> None:
     own.execute(f'create table secret (a int); revoke all on secret from public, "{own.name}"')
-    with pytest.raises(DatabaseError, match="the account has not enough rights.*permission denied for table secret"):
-        with start_dump(own):
-            pass
+    words = r"the account has not enough rights.*permission denied for table secret"
+    with pytest.raises(DatabaseError, match=words), start_dump(own):
+        pass
     assert our_sessions(own.server) == []
 
 
@@ -135,7 +147,8 @@ def test_a_server_that_is_newer_than_every_client(place: InstanceDirectory, tmp_
     newest = max(tool.major for tool in programs.tools(programs.client_of(DatabasePlace("postgresql")), "pg_dump"))
     if newest >= 18:
         pytest.skip("the newest client that can be had is installed")
-    with PostgresServer(18) as server, own_database(server) as own:
+    with PostgresServer(18) as server:
+        own = make_database(server)
         (tmp_path / "media").mkdir()
         with pytest.raises(ToolError, match=rf"is of PostgreSQL {newest}, older than the server's 18 .*client-18"):
             take(Made(tmp_path / "media", own.url), place)
@@ -180,17 +193,18 @@ def test_a_client_that_is_not_installed(own: OwnDatabase, place: InstanceDirecto
 
 
 def test_a_server_that_is_killed_while_it_is_dumped() -> None:
-    with PostgresServer() as server, own_database(server) as own:
+    with PostgresServer() as server:
+        own = make_database(server)
         own.as_owner("create table large as select n, repeat(md5(n::text), 60) as t from generate_series(1, 20000) n")
         with pytest.raises(DatabaseError, match="the server ended the connection"), start_dump(own) as dump:
             for number, _piece in enumerate(dump.content()):
                 if number == 3:
                     server.kill()
-        server.start()
 
 
 def test_a_dump_whose_own_server_process_is_killed() -> None:
-    with PostgresServer() as server, own_database(server) as own:
+    with PostgresServer() as server:
+        own = make_database(server)
         own.as_owner("create table large as select n, repeat(md5(n::text), 60) as t from generate_series(1, 20000) n")
         with pytest.raises(DatabaseError, match="the server ended the connection"), start_dump(own) as dump:
             for number, _piece in enumerate(dump.content()):
@@ -204,7 +218,8 @@ def test_a_dump_whose_own_server_process_is_killed() -> None:
 
 @BOTH_WAYS
 def test_a_server_that_is_killed_while_rows_are_read(way: str) -> None:
-    with PostgresServer() as server, own_database(server) as own:
+    with PostgresServer() as server:
+        own = make_database(server)
         with WAYS[way](own.place) as session:
             rows = session.rows("select n, repeat('x', 1000) from generate_series(1, 1000000) n")
             next(rows)
@@ -212,23 +227,20 @@ def test_a_server_that_is_killed_while_rows_are_read(way: str) -> None:
             with pytest.raises(DatabaseError, match="the server ended the connection"):
                 for _row in rows:
                     pass
-        server.start()
 
 
 @BOTH_WAYS
 def test_a_server_that_is_stopped_while_nobody_asks(way: str) -> None:
-    with PostgresServer() as server, own_database(server) as own:
+    with PostgresServer() as server:
+        own = make_database(server)
         with WAYS[way](own.place) as session:
             server.stop()
             with pytest.raises(DatabaseError, match="the server ended the connection"):
                 session.value("select 1")
-        server.start()
 
 
 @ROOT_ONLY
 def test_a_server_without_room(tmp_path: Path) -> None:
-    from ansible_collections.papermerge.backup.plugins.module_utils.database.postgresql.target import PostgresTarget
-
     with PostgresServer() as server:
         small = server.directory / "small"
         small.mkdir()
@@ -236,21 +248,19 @@ def test_a_server_without_room(tmp_path: Path) -> None:
         try:
             server.own(small)
             server.execute(f"create tablespace small location '{small}'")
-            with own_database(server, attributes="createdb") as own:
-                own.as_owner(
-                    "create table large as select n, repeat(md5(n::text), 60) as t from generate_series(1, 9000) n"
-                )
-                with start_dump(own) as dump:
-                    content = list(dump.content())
-                server.execute("alter system set default_tablespace = 'small'")
-                server.execute("select pg_reload_conf()")
-                server.execute(f'grant create on tablespace small to "{own.name}"')
-                target = PostgresTarget(other_place(own.place, name="restored"), "a test")
-                stage = target.stage(dump.facts)
-                with pytest.raises(SpaceError, match="the server has no room left; free some"):
-                    target.load(stage, iter(content))
-                target.discard(stage)
-                assert server.databases() == [own.name, "postgres"]
+            own = make_database(server, attributes="createdb")
+            rows = "select n, repeat(md5(n::text), 60) as t from generate_series(1, 9000) n"
+            own.as_owner("create table large as " + rows)
+            with start_dump(own) as dump:
+                content = list(dump.content())
+            target = PostgresTarget(other_place(own.place, name="restored"), "a test")
+            stage = target.stage(dump.facts)
+            target._release()
+            server.execute(f'alter database "{stage}" set tablespace small')
+            with pytest.raises(SpaceError, match="the server has no room left; free some"):
+                target.load(stage, iter(content))
+            target.discard(stage)
+            assert server.databases() == [own.name, "postgres"]
         finally:
             server.stop()
             subprocess.run(["umount", small], check=True)
@@ -274,10 +284,6 @@ def test_a_url_that_cannot_be_read_shows_no_password(url: str) -> None:
 
 
 def test_words_of_a_client_lose_every_spelling_of_a_password() -> None:
-    from urllib.parse import quote
-
-    from ansible_collections.papermerge.backup.plugins.module_utils.database.postgresql.messages import explain
-
     place = DatabasePlace("postgresql", name="papermerge", user="papermerge", password=PASSWORD)
     words = f"bad DSN: password={PASSWORD} postgresql://papermerge:{quote(PASSWORD, safe='')}@h {quote(PASSWORD)}"
     error: BackupError = explain(place, "read", words)
@@ -287,8 +293,6 @@ def test_words_of_a_client_lose_every_spelling_of_a_password() -> None:
 
 
 def test_a_check_finds_a_server_that_is_too_slow_to_answer() -> None:
-    import socket
-
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(1)

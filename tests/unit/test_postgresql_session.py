@@ -15,6 +15,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.database.postgre
 from ansible_collections.papermerge.backup.plugins.module_utils.database.postgresql.session import (
     SETTINGS,
     PsqlSession,
+    Row,
     Session,
     connect,
     quote_text,
@@ -100,6 +101,7 @@ def test_a_long_answer_is_streamed(own: OwnDatabase, way: str) -> None:
     with WAYS[way](own.place) as session:
         before = resident_kib()
         highest = count = 0
+        row: Row = ()
         for row in session.rows("select n, repeat('x', 200) from generate_series(1, 300000) n"):
             count += 1
             if not count % 10_000:

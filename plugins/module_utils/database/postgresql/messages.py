@@ -36,7 +36,7 @@ EXPLANATIONS: Tuple[Tuple[str, Callable[..., BackupError], str], ...] = (
     (r"database \"[^\"]*\" does not exist", DatabaseError, "the server has no such database; correct the URL's name"),
     (
         (
-            r"affected by row-level security|ERROR:.*permission denied|FATAL:.*permission denied|must be owner"
+            r"affected by row-level security|permission denied (?:for|to) |must be owner"
             r"|must be superuser|must be member of"
         ),
         DatabaseError,
