@@ -86,7 +86,7 @@ def run_advice(server: PostgresServer, message: str) -> None:
 
 
 def beside(own: OwnDatabase, **changes: object) -> DatabasePlace:
-    return other_place(own.place, name=own.name + "_restored", **changes)
+    return other_place(own.place, **{"name": own.name + "_restored", **changes})
 
 
 def test_an_owner_who_may_not_create_databases(own: OwnDatabase) -> None:

@@ -15,7 +15,6 @@ from ansible_collections.papermerge.backup.plugins.module_utils.database.postgre
 from ansible_collections.papermerge.backup.plugins.module_utils.database.postgresql.session import (
     SETTINGS,
     PsqlSession,
-    Row,
     Session,
     connect,
     quote_text,
@@ -101,12 +100,12 @@ def test_a_long_answer_is_streamed(own: OwnDatabase, way: str) -> None:
     with WAYS[way](own.place) as session:
         before = resident_kib()
         highest = count = 0
-        row: Row = ()
+        last = None
         for row in session.rows("select n, repeat('x', 200) from generate_series(1, 300000) n"):
-            count += 1
+            count, last = count + 1, row[0]
             if not count % 10_000:
                 highest = max(highest, resident_kib())
-        assert (count, row[0]) == (300_000, "300000")
+        assert (count, last) == (300_000, "300000")
         assert highest - before < 16 << 10
         assert session.value("select 'next'") == "next"
 
