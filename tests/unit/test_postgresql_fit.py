@@ -221,7 +221,7 @@ def test_a_locale_that_the_server_does_not_have(own: OwnDatabase) -> None:
     facts, content = taken(own)
     facts["locale"] = {**facts["locale"], "collate": "xx_XX.UTF-8", "ctype": "xx_XX.UTF-8"}
     message = refusal(own.server, PostgresTarget(beside(own), "a test"), (facts, content))
-    assert "install the locale on the server" in message
+    assert "cannot make a database with the snapshot's encoding and locale" in message
     assert "xx_XX.UTF-8" in message
 
 

@@ -35,6 +35,7 @@ from tests.support.postgresql import (
 )
 from tests.support.servers.fixtures import postgres_server  # noqa: F401
 from tests.support.servers.postgres import PostgresServer
+from tests.support.servers.process import ServerError
 from tests.support.servers.releases import programs_of
 from tests.support.snapshots import interpreter_without_module, local_agent, put_back, take, verify
 
@@ -135,7 +136,7 @@ def test_every_release_line(postgres_server: PostgresServer, place: InstanceDire
     generated = generate(line, "postgresql", disk / "instance", server=postgres_server, name=name, large_text=1 << 12)
     try:
         postgres_server.execute(f'alter role "{name}" createdb')
-        url = generated.database_url.replace(f"/{name}", f"/{name}_restored")
+        url = generated.database_url + "_restored"
         take(generated, place, app_version=generated.version)
         deep = verify(place, "deep")
         result = put_back(place, disk / "restored", url, app_version=generated.version)
@@ -162,14 +163,13 @@ def test_settings_grants_and_locale_come_back(own: OwnDatabase, disk: Path) -> N
         "application_name": "'it''s, \"quoted\" \\ so'",
         "papermerge.odd": "'a,b'",
         "default_transaction_read_only": "on",
-        "statement_timeout": "'1ms'",
+        "statement_timeout": "'50ms'",
     }
     for name, value in settings.items():
         server.execute(f'alter database "{source}" set {name} to {value}')
     server.execute(f'alter role "{own.name}" in database "{source}" set work_mem = \'6MB\'')
-    server.execute(
-        f'revoke all on database "{source}" from public; grant connect on database "{source}" to {reader} with grant option'
-    )
+    server.execute(f'revoke all on database "{source}" from public')
+    server.execute(f'grant connect on database "{source}" to {reader} with grant option')
     elsewhere = Elsewhere(server, own.name, own.password, source)
     try:
         with start_dump(elsewhere) as dump:
@@ -180,8 +180,8 @@ def test_settings_grants_and_locale_come_back(own: OwnDatabase, disk: Path) -> N
         target.load(stage, iter([content]))
         target.put_in_place(stage, dump.facts)
         described = (
-            "select pg_encoding_to_char(encoding), datcollate, datctype, pg_get_userbyid(datdba), datacl from pg_database"
-            " where datname = '{0}'"
+            "select pg_encoding_to_char(encoding), datcollate, datctype, pg_get_userbyid(datdba), datacl,"
+            " shobj_description(oid, 'pg_database') from pg_database where datname = '{0}'"
         )
         assert server.rows(described.format(target.place.name)) == server.rows(described.format(source))
         query = (
@@ -193,9 +193,6 @@ def test_settings_grants_and_locale_come_back(own: OwnDatabase, disk: Path) -> N
         ]
         assert len(expected) == len(settings)
         assert server.rows(query.format(target.place.name)) == expected
-        assert server.rows(
-            f"select shobj_description(oid, 'pg_database') from pg_database where datname = '{target.place.name}'"
-        ) == [("",)]
     finally:
         server.drop_database(source)
         server.drop_database(own.name + "_restored")
@@ -260,7 +257,7 @@ def test_a_constraint_that_fails_leaves_nothing(made: Made, place: InstanceDirec
     )
     take(made, place)
     before = sorted(path for path in disk.rglob("*") if "repository" not in path.parts)
-    with pytest.raises(DatabaseError, match="cannot be restored.*foreign key constraint"):
+    with pytest.raises(DatabaseError, match=r"cannot be restored.*foreign key constraint"):
         put_back(place, disk / "new" / "restored", made.elsewhere().url)
     assert sorted(path for path in disk.rglob("*") if "repository" not in path.parts) == before
     assert made.own.server.databases() == [made.own.name, "postgres"]
@@ -323,7 +320,7 @@ def test_from_13_to_18(place: InstanceDirectory, disk: Path) -> None:
         moved(source, to, place, disk)
 
 
-@pytest.mark.parametrize("majors", [(15, 16), (16, 17), (17, 18)])
+@pytest.mark.parametrize("majors", [(15, 17), (17, 17)])
 def test_an_order_of_icu_is_kept(place: InstanceDirectory, disk: Path, majors: tuple[int, int]) -> None:
     with PostgresServer(majors[0]) as source, PostgresServer(majors[1]) as to:
         options = "template template0 locale_provider icu icu_locale 'de-u-kf-upper' locale 'C.UTF-8'"
@@ -333,6 +330,22 @@ def test_an_order_of_icu_is_kept(place: InstanceDirectory, disk: Path, majors: t
         column = "datlocale" if majors[1] >= 17 else "daticulocale"
         query = f"select datlocprovider, {column} from pg_database where datname = '{there.name}'"
         assert to.rows(query) == [("i", "de-u-kf-upper")]
+
+
+def test_a_server_without_icu_is_told_so() -> None:
+    with PostgresServer(16) as server:
+        try:
+            server.create_database("icu", options="template template0 locale_provider icu icu_locale 'de'")
+        except ServerError as error:
+            assert "ICU is not supported in this build" in str(error)
+        else:
+            pytest.skip("this build of PostgreSQL 16 has ICU")
+        bare = make_database(server, "", attributes="createdb")
+        target = PostgresTarget(other_place(bare.place, name="restored"), "a test")
+        locale = {"provider": "i", "icu": "de", "collate": "C", "ctype": "C"}
+        with pytest.raises(TargetError, match=r"cannot make a database .* ICU is not supported in this build"):
+            target.stage({"encoding": "UTF8", "locale": locale})
+        assert server.databases() == [bare.name, "postgres"]
 
 
 def test_the_builtin_order_is_kept(place: InstanceDirectory, disk: Path) -> None:
@@ -349,7 +362,6 @@ def test_a_dump_of_a_newer_client_goes_onto_an_older_server(
 ) -> None:
     """pg_restore of 17 and later speaks of a setting that a server of 16 does not know, and stops there."""
     monkeypatch.setattr(programs, "PROGRAM_DIRECTORIES", (str(programs_of(18)),))
-    monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(programs, "client_version", only_18(programs.client_version))
     with PostgresServer(16) as server:
         own = make_database(server, attributes="createdb")

@@ -112,6 +112,8 @@ class Session(ABC):
 
     def settle_in(self) -> None:
         """Set what a session of ours needs, whatever its role or database has set."""
+        # First of all, because the rest takes its time.
+        self.execute("set statement_timeout = 0")
         wanted = ", ".join("('{0}', '{1}')".format(*item) for item in SETTINGS.items())
         # Known settings only; set_config with false holds for the whole session.
         query = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ...errors import BackupError, TargetError
@@ -123,11 +124,11 @@ class PostgresTarget(ServerTarget):
         try:
             session.execute("create database {0} with {1}".format(quote_name(name), " ".join(options)))
         except BackupError as error:
-            if "locale" not in error.message and "encoding" not in error.message:
+            if not re.search(r"locale|encoding|ICU|collat", error.message):
                 raise
             raise TargetError(
-                "the server of {0} cannot make a database with the snapshot's encoding and locale ({1}); install the "
-                "locale on the server and restart it: {2}".format(self.place.url, ", ".join(options[2:]), error.message)
+                "the server of {0} cannot make a database with the snapshot's encoding and locale ({1}); install what it "
+                "lacks and restart it: {2}".format(self.place.url, ", ".join(options[2:]), error.message)
             ) from None
         with self._ask() as session:
             # What is inside is nobody's business until it has its name.
