@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from tests.support.containers import (
     Docker,
     MissingEngine,
     Project,
+    load,
     papermerge_project,
+    wait_for_mariadb,
     wait_for_postgres,
     without_engine,
 )
@@ -57,12 +60,12 @@ def refused(docker: Docker, **request: str) -> tuple[str, str]:
     return answer["error"], answer["message"]
 
 
-def query(docker: Docker, database: dict[str, Any]) -> str:
+def query(docker: Docker, database: dict[str, Any], question: str = "SELECT current_user") -> str:
     """Ask the server with the client of its container, as a backup does, from the place that was found."""
     engine, _colon, name = database["container"].partition(":")
     assert engine == "docker"
     client = ["psql", "--no-align", "--tuples-only", f"--host={database['host']}", f"--username={database['user']}"]
-    words = ["exec", "--env", f"PGPASSWORD={database['password']}", name, *client, "--command=select current_user"]
+    words = ["exec", "--env", f"PGPASSWORD={database['password']}", name, *client, f"--command={question}"]
     return docker.run(*words, database["name"]).stdout.strip()
 
 
@@ -116,6 +119,38 @@ def test_a_user_without_rights_on_the_engine_is_told_to_become(docker: Docker, d
     (note,) = answer["notes"]
     assert "permission denied" in note
     assert "become" in note
+
+
+def test_a_loaded_instance_is_reached_through_what_was_found(docker: Docker, dms: Project, tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    (media / "docvers").mkdir(parents=True)
+    (media / "docvers" / "loaded.pdf").write_text("loaded")
+    client = ["exec", "dms-db-1", "psql", "--username=papermerge", "--quiet", "--command"]
+    docker.run(*client, "CREATE TABLE kept (word text); INSERT INTO kept VALUES ('loaded')")
+    dump = docker.run("exec", "dms-db-1", "pg_dump", "--username=papermerge", "--format=custom").stdout
+    docker.run(*client, "DROP TABLE kept")
+    load(docker, dms, dump.encode("utf-8", "surrogateescape"), media)
+    instance = found(docker)
+    assert query(docker, instance["database"], "SELECT word FROM kept") == "loaded"
+    assert docker.host.run(["cat", instance["media_root"] + "/docvers/loaded.pdf"]).stdout == "loaded"
+
+
+def test_a_mariadb_is_reached_in_its_own_container(docker: Docker, app: str) -> None:
+    account = {"MARIADB_ROOT_PASSWORD": "of root", "MARIADB_DATABASE": "papermerge", "MARIADB_USER": "pm"}
+    options = [f"--env={name}={value}" for name, value in {**account, "MARIADB_PASSWORD": PASSWORD}.items()]
+    alias = ["--network=dms_default", "--network-alias=maria"]
+    docker.run("run", "--detach", "--name=mysql", *alias, *options, "mariadb:10.11")
+    try:
+        url = f"PAPERMERGE__DATABASE__URL=mysql://pm:{ENCODED_PASSWORD}@maria:3306/papermerge"
+        run_papermerge(docker, app, "--volume=app:/core_app/media", "--env", url)
+        wait_for_mariadb(docker, "mysql")
+        database = found(docker, container=app)["database"]
+        assert database["container"] == "docker:mysql"
+        words = ["exec", "--env", f"MYSQL_PWD={database['password']}", "mysql", "mariadb", f"--host={database['host']}"]
+        words += [f"--user={database['user']}", "--skip-column-names", "--execute=SELECT CURRENT_USER()"]
+        assert docker.run(*words, database["name"]).stdout.strip() == "pm@%"
+    finally:
+        docker.run("rm", "--force", "--volumes", "mysql")
 
 
 def test_of_two_instances_the_setting_chooses(docker: Docker, dms: Project) -> None:

@@ -278,11 +278,21 @@ def papermerge_project(
 
 def wait_for_postgres(docker: Docker, container: str) -> None:
     """Return when the server in a container takes connections from outside of it. Raises BenchError."""
+    _wait(docker, container, ["pg_isready", "--quiet", "--host=127.0.0.1"])
+
+
+def wait_for_mariadb(docker: Docker, container: str) -> None:
+    """Return when the server in a container takes connections from outside of it. Raises BenchError."""
+    # The account exists before the port is open, so a refused login would be no reason to wait.
+    _wait(docker, container, ["mariadb-admin", "--host=127.0.0.1", "--user=nobody", "ping"])
+
+
+def _wait(docker: Docker, container: str, question: Sequence[str]) -> None:
     end = time.monotonic() + SERVER_SECONDS
-    while docker.run("exec", container, "pg_isready", "--quiet", "--host=127.0.0.1", check=False).returncode != 0:
+    while docker.run("exec", container, *question, check=False).returncode != 0:
         if time.monotonic() > end:
             said = docker.run("logs", container, check=False)
-            raise BenchError(f"PostgreSQL in {container} does not answer: {said.stdout[-1000:]}{said.stderr[-1000:]}")
+            raise BenchError(f"the server in {container} does not answer: {said.stdout[-1000:]}{said.stderr[-1000:]}")
         time.sleep(0.1)
 
 
