@@ -18,6 +18,16 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.create import (
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import plan_row, snapshot_row
 
+#: What a create takes besides the discovery settings.
+CREATE_SETTINGS = (
+    "copy_dir",
+    "media_allowed_roots",
+    "derived",
+    "accept_missing",
+    "media_protected_elsewhere",
+    "config",
+)
+
 
 class ActionModule(BackupAction):
     """Takes a snapshot of the host's instance into the repository."""
@@ -32,19 +42,8 @@ class ActionModule(BackupAction):
             host=self.host,
             instance=place.name,
             collection_version=collection_version(),
-            **{
-                name: arguments[name]
-                for name in (
-                    "project_dir",
-                    "media_root",
-                    "database_url",
-                    "app_version",
-                    "copy_dir",
-                    "media_allowed_roots",
-                    "derived",
-                    "accept_missing",
-                )
-            },
+            **self.instance_settings(),
+            **{name: arguments[name] for name in CREATE_SETTINGS},
         )
         with self.session(place.name) as session:
             if self.check_mode:

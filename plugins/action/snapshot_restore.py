@@ -27,10 +27,10 @@ class ActionModule(BackupAction):
         self.repository().require()
         place = self.place(arguments["source"])
         request = RestoreRequest(
-            **{
-                name: arguments[name]
-                for name in ("snapshot", "project_dir", "media_root", "database_url", "app_version")
-            }
+            **self.instance_settings(),
+            snapshot=arguments["snapshot"],
+            database_admin_url=arguments["database_admin_url"],
+            config=arguments["config"],
         )
         with self.session(self.place().name) as session:
             result = restore_snapshot(session, place, request, self.progress, check_only=self.check_mode)

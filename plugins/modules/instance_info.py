@@ -124,7 +124,7 @@ instance:
       sample: 2147483648
     expected_files:
       description: Number of version rows of the database whose file must be in the media directory.
-      returned: always
+      returned: with O(sizes=true)
       type: int
       sample: 1198
     database_engine:
@@ -152,6 +152,25 @@ instance:
       returned: always
       type: int
       sample: 11534336
+    storage:
+      description:
+        - Object storage that Papermerge uses, with C(backend), C(bucket), C(only) (whether originals are nowhere else)
+          and C(found_in). Not set where there is none.
+      returned: always
+      type: dict
+      sample: {backend: s3, bucket: papermerge, only: true, found_in: unit /etc/systemd/system/papermerge.service}
+    configuration_files:
+      description: Settings files that the instance uses.
+      returned: always
+      type: list
+      elements: str
+      sample: [/etc/papermerge.conf.py, /opt/papermerge/config/settings/production.py]
+    containers:
+      description: Names of the containers that Papermerge runs in.
+      returned: always
+      type: list
+      elements: str
+      sample: [papermerge-web-1, papermerge-worker-1]
     schema_marker:
       description: Newest migration of the database that belongs to Papermerge.
       returned: always
@@ -180,12 +199,17 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, describe_os_error
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.description import describe_instance
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.instance import (
+    InstanceRequest,
+    require_instance,
+)
 
 ARGUMENTS = {
     "project_dir": {"type": "str"},
     "media_root": {"type": "str"},
-    "database_url": {"type": "str"},
+    "database_url": {"type": "str", "no_log": True},
     "app_version": {"type": "str"},
+    "container": {"type": "str"},
     "media_allowed_roots": {"type": "list", "elements": "str", "default": []},
     "derived": {"type": "bool", "default": True},
     "accept_missing": {"type": "bool", "default": False},
@@ -196,12 +220,13 @@ ARGUMENTS = {
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
-        instance = describe_instance(module.params, tick=lambda files, size: None)
+        instance = require_instance(InstanceRequest.from_params(module.params))
+        description = describe_instance(instance, module.params, tick=lambda files, size: None)
     except BackupError as error:
         module.fail_json(**error.as_result())
     except OSError as error:
         module.fail_json(**BackupError("the host's system refused: {0}".format(describe_os_error(error))).as_result())
-    module.exit_json(changed=False, instance=instance)
+    module.exit_json(changed=False, instance=description)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     ConnectionLost,
     SettingError,
 )
-from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import ARGUMENTS
+from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import ARGUMENTS, DISCOVERY
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, Repository
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import agent_command
@@ -127,15 +127,18 @@ class BackupAction(ActionBase):
 
     def discovery(self, **more: Any) -> dict[str, Any]:
         """Return the arguments of the agent's describe, from this module's own."""
-        names = ("project_dir", "media_root", "database_url", "app_version")
-        settings = {name: self.arguments[name] for name in names}
-        settings.update(
-            media_allowed_roots=self.arguments.get("media_allowed_roots", []),
-            derived=self.arguments.get("derived", True),
-            accept_missing=False,
-            sizes=False,
-        )
-        return {**settings, **more}
+        return {
+            "instance": self.instance_settings(),
+            "media_allowed_roots": self.arguments.get("media_allowed_roots", []),
+            "derived": self.arguments.get("derived", True),
+            "accept_missing": False,
+            "sizes": False,
+            **more,
+        }
+
+    def instance_settings(self) -> dict[str, Any]:
+        """Return what the user has set of the instance by hand."""
+        return {name: self.arguments[name] for name in DISCOVERY}
 
     def describe(self, session: Session, settings: dict[str, Any]) -> dict[str, Any]:
         """Return the instance as found, with sizes, for check mode."""
@@ -147,11 +150,12 @@ class BackupAction(ActionBase):
     def check_target(self, session: Session, sides: list[str], **more: Any) -> dict[str, Any]:
         """Ask the agent where these sides of a restore go. Raises TargetError when the target is not empty."""
         arguments = {
-            **self.discovery(),
+            "instance": self.instance_settings(),
+            "admin_url": self.arguments.get("database_admin_url"),
             "sides": sides,
             "snapshot_version": "",
             "source_media_root": "",
-            "source_database_path": "",
+            "source_database": {"engine": "", "path": "", "url": "", "facts": {}},
             "media_bytes": 0,
             "database_bytes": 0,
         }

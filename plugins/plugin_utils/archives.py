@@ -249,7 +249,7 @@ def restore_media(
 
     ``target``: the answer of the agent's check_target. Returns where, and counts in files and bytes.
     """
-    where = {"media_root": target["media_root"], "database_path": ""}
+    where = {"media_root": target["media_root"], "database_path": "", "server": None}
     owner = {"directory_mode": fields["media"]["mode"], "directory_owner": fields["media"]["owner"]}
     state = session.call(Call("begin_restore", where))
     try:

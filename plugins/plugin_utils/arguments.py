@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 Spec = dict[str, dict[str, Any]]
@@ -22,8 +23,12 @@ INSTANCE: Spec = {
 DISCOVERY: Spec = {
     "project_dir": {"type": "str"},
     "media_root": {"type": "str"},
-    "database_url": {"type": "str"},
+    "database_url": {"type": "str", "no_log": True},
     "app_version": {"type": "str"},
+    "container": {"type": "str"},
+}
+ADMIN: Spec = {
+    "database_admin_url": {"type": "str", "no_log": True},
 }
 TRANSFER: Spec = {
     "transfer": {"type": "str", "choices": ["auto", "streamed", "staged"], "default": "auto"},
@@ -45,15 +50,19 @@ ARGUMENTS: dict[str, Spec] = {
         **MEDIA,
         "copy_dir": {"type": "str"},
         "accept_missing": {"type": "bool", "default": False},
+        "media_protected_elsewhere": {"type": "bool", "default": False},
+        "config": {"type": "bool", "default": False},
     },
     "snapshot_restore": {
         **REPOSITORY,
         **INSTANCE,
         **DISCOVERY,
         **TRANSFER,
+        **ADMIN,
         "source": {"type": "str"},
         "snapshot": {"type": "str", "default": "latest"},
         "replace": {"type": "bool", "default": False},
+        "config": {"type": "bool", "default": False},
     },
     "snapshot_info": {
         **REPOSITORIES,
@@ -78,6 +87,7 @@ ARGUMENTS: dict[str, Spec] = {
         **DISCOVERY,
         **TRANSFER,
         **LOCATION,
+        **ADMIN,
         "src": {"type": "str", "required": True},
         "sha256": {"type": "str"},
     },
@@ -101,3 +111,18 @@ ARGUMENTS: dict[str, Spec] = {
         "hosts": {"type": "list", "elements": "str", "required": True},
     },
 }
+
+
+@dataclass(kw_only=True)
+class Discovery:
+    """What the user has set of an instance by hand; None is discovered on the host."""
+
+    project_dir: str | None = None
+    media_root: str | None = None
+    database_url: str | None = None
+    app_version: str | None = None
+    container: str | None = None
+
+    def as_request(self) -> dict[str, Any]:
+        """Return the agent's ``instance`` argument."""
+        return {name: getattr(self, name) for name in DISCOVERY}

@@ -26,6 +26,8 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.sessio
     told_to,
 )
 
+#: What a dump of a database file tells besides.
+SQLITE_FACTS = ("restarts", "locked_seconds", "journal_mode")
 #: A database that claims to be larger once unpacked is not believed.
 MAX_DATABASE_BYTES = 1 << 44
 
@@ -54,8 +56,7 @@ def dump_database(
     packs = bool(found["host"]["zstd"])
     progress.begin("database", found["database_size"])
     arguments = {
-        "path": found["database_path"],
-        "release_line": found["release_line"],
+        "instance": settings["instance"],
         "copy_dir": settings["copy_dir"] or "",
         "compress": packs,
         "host_path": dest if path is None else "",
@@ -70,18 +71,9 @@ def dump_database(
         "compressed": packs or path is not None,
         "size": stored["size"],
         "sha256": stored["sha256"],
-        **{
-            name: dump[name]
-            for name in (
-                "plain_size",
-                "plain_sha256",
-                "row_counts",
-                "schema_marker",
-                "restarts",
-                "locked_seconds",
-                "journal_mode",
-            )
-        },
+        "format": dump["dump_format"],
+        **{name: dump[name] for name in ("plain_size", "plain_sha256", "row_counts", "schema_marker")},
+        **{name: dump["facts"][name] for name in SQLITE_FACTS if name in dump["facts"]},
     }
 
 
@@ -117,12 +109,13 @@ def restore_database(
     """
     path = Path(os.path.expanduser(src))
     packed = not on_host and _is_packed(path)
-    where = {"media_root": "", "database_path": target["database_path"]}
+    where = {"media_root": "", "database_path": target["database_path"], "server": target["server"]}
     state = session.call(Call("begin_restore", where))
     try:
         progress.begin("database")
         arguments = {
             "database_stage": state["database_stage"],
+            "server": target["server"],
             "release_line": target["release_line"],
             "compressed": packed and bool(target["zstd"]),
             "host_path": src if on_host else "",
@@ -144,7 +137,7 @@ def restore_database(
     except BaseException:
         abandon(session, state)
         raise
-    return {"database_path": target["database_path"], **received}
+    return {"database_path": target["database_path"], "database_url": target["database_url"], **received}
 
 
 def abandon(session: Session, state: dict[str, Any]) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import SettingError
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_of
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import Manifest
+from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import Discovery
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import describe_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.dumps import abandon
@@ -26,6 +28,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.sessio
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import (
     Verification,
     media_of,
+    plain_config,
     plain_database,
     require_same_counts,
     require_same_proof,
@@ -36,15 +39,13 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import (
 BYTES_PER_FILE = 4096
 
 
-@dataclass
-class RestoreRequest:
-    """What a restore is to do on the target; settings that are None are discovered there."""
+@dataclass(kw_only=True)
+class RestoreRequest(Discovery):
+    """What a restore is to do on the target. ``database_admin_url``: who may create and rename databases there."""
 
     snapshot: str = "latest"
-    project_dir: str | None = None
-    media_root: str | None = None
-    database_url: str | None = None
-    app_version: str | None = None
+    database_admin_url: str | None = None
+    config: bool = False
 
 
 def restore_snapshot(
@@ -58,6 +59,10 @@ def restore_snapshot(
     begun = time.monotonic()
     snapshot = place.select(request.snapshot)
     manifest = snapshot.require_manifest()
+    if request.config and manifest.config_file is None:
+        raise SettingError(
+            f"snapshot {manifest.id} holds no settings files; restore it without papermerge_backup_config"
+        )
     with scratch_directory() as scratch, Catalog(scratch / "restore.sqlite3") as catalog:
         verification = Verification(place, snapshot, progress, scratch)
         verification.check_stored(catalog)
@@ -66,11 +71,13 @@ def restore_snapshot(
             "snapshot": describe_snapshot(manifest, place),
             "media_root": target["media_root"],
             "database_path": target["database_path"],
+            "database_url": target["database_url"],
             "undone": target["interrupted"],
         }
         if not check_only:
             work = _Restore(session, place, snapshot, target, progress, catalog)
             result.update(work.run())
+            result["config"] = work.restore_config() if request.config else []
     result["seconds"] = round(time.monotonic() - begun, 3)
     return result
 
@@ -80,15 +87,19 @@ def _check_target(session: Session, manifest: Manifest, request: RestoreRequest,
         Call(
             "check_target",
             {
-                "project_dir": request.project_dir,
-                "media_root": request.media_root,
-                "database_url": request.database_url,
-                "app_version": request.app_version,
+                "instance": request.as_request(),
+                "admin_url": request.database_admin_url,
                 "sides": ["media", "database"],
+                "config": manifest.config_entries if request.config else [],
                 "clear_up": clear_up,
                 "snapshot_version": manifest.version,
                 "source_media_root": str(manifest.media["root"]),
-                "source_database_path": str(manifest.database["path"]),
+                "source_database": {
+                    "engine": manifest.engine,
+                    "path": str(manifest.database["path"]),
+                    "url": str(manifest.database.get("url", "")),
+                    "facts": manifest.database,
+                },
                 "media_bytes": int(manifest.totals["media_bytes"]) + BYTES_PER_FILE * int(manifest.totals["files"]),
                 "database_bytes": manifest.database_file.plain_size,
             },
@@ -117,7 +128,7 @@ class _Restore:
         self._catalog = catalog
 
     def run(self) -> dict[str, Any]:
-        where = {name: self._target[name] for name in ("media_root", "database_path")}
+        where = {name: self._target[name] for name in ("media_root", "database_path", "server")}
         state = self._session.call(Call("begin_restore", where))
         try:
             files, size = self._media.send(
@@ -138,8 +149,8 @@ class _Restore:
                         "state": state,
                         "directory_mode": self._manifest.media["mode"],
                         "directory_owner": self._manifest.media["owner"],
-                        "database_mode": self._manifest.database["mode"],
-                        "database_owner": self._manifest.database["owner"],
+                        "database_mode": self._manifest.database.get("mode"),
+                        "database_owner": self._manifest.database.get("owner"),
                     },
                 ),
                 told_to(self._progress),
@@ -154,6 +165,12 @@ class _Restore:
             "owners_kept": placed["given_away"],
             "row_counts": self._manifest.row_counts,
         }
+
+    def restore_config(self) -> list[str]:
+        """Write the settings files of the snapshot to their places; returns which."""
+        arguments = {"entries": self._manifest.config_entries, "compressed": False, "host_path": ""}
+        answer = self._session.call(Call("receive_config", arguments, data=plain_config(self._snapshot)))
+        return list(answer["written"])
 
     def _receive_database(self, state: dict[str, Any]) -> int:
         """Bring the database beside its place, and prove it with its own rows against the restored files."""
@@ -172,6 +189,7 @@ class _Restore:
                 "receive_database",
                 {
                     "database_stage": state["database_stage"],
+                    "server": self._target["server"],
                     "release_line": self._manifest.release_line,
                     "compressed": packed,
                     "host_path": "",

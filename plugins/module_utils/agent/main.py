@@ -51,6 +51,8 @@ class Channel:
         self.keep = batch
         self.cleanup = Cleanup()
         self._held: Dict[str, OwnDirectory] = {}
+        #: What operations of one conversation need not find out twice.
+        self.memory: Dict[Any, Any] = {}
         self._writer = FrameWriter(self._write)
         self._inbox: queue.Queue[Optional[Frame]] = queue.Queue(maxsize=8)
         self._heard = time.monotonic()

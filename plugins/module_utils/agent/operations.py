@@ -13,18 +13,21 @@ import hashlib
 import os
 import platform
 import socket
-from typing import Any, Callable, Dict, Iterator, List, Optional
+import time
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
-from ..database import sqlite
+from ..database.engines import database_at
 from ..durable import pieces, sync_directory
 from ..errors import MediaError, SettingError, SpaceError, describe_os_error
-from ..media.archive import Archiver, group_name, in_tar, owner_name
+from ..media.archive import Archiver, in_tar
 from ..media.root import MediaRoot
 from ..media.scan import Scanner
-from ..papermerge.description import database_size, describe_instance
-from ..papermerge.releases import release_line_named
+from ..owners import owner_name
+from ..papermerge.description import describe_instance
+from ..papermerge.instance import Instance, InstanceRequest, require_instance
 from ..paths import is_safe_member, path_fields, path_of
 from . import placing, restore
+from .configuration import archive_configuration
 from .hostfile import sink
 from .main import Channel
 from .rows import row_record
@@ -47,17 +50,27 @@ def host_facts() -> Result:
     }
 
 
+def instance_of(channel: Channel, arguments: Arguments) -> Instance:
+    """Return the instance that the arguments' ``instance`` asks for. It is looked for once a conversation."""
+    request = InstanceRequest.from_params(arguments["instance"])
+    found = channel.memory.get(request)
+    if found is None:
+        found = channel.memory[request] = require_instance(request)
+    return found
+
+
 def describe(channel: Channel, arguments: Arguments) -> Result:
     """Find the instance, check that it can be backed up, and tell what the controller has to know of it."""
-    return {**describe_instance(arguments, channel.progress), "host": host_facts()}
+    instance = instance_of(channel, arguments)
+    return {**describe_instance(instance, arguments, channel.progress), "host": host_facts()}
 
 
 def _names(texts: List[str]) -> List[bytes]:
     return [os.fsencode(text) for text in texts]
 
 
-def _copy_parent(place: str, explicit: str) -> str:
-    parent = explicit or os.path.dirname(place)
+def _copy_parent(default: str, explicit: str) -> str:
+    parent = explicit or default
     if explicit and not (os.path.isabs(explicit) and os.path.isdir(explicit)):
         raise SettingError(
             "directory {0} (papermerge_backup_copy_dir) does not exist, or is no absolute path".format(explicit)
@@ -72,57 +85,51 @@ def _copy_parent(place: str, explicit: str) -> str:
 
 
 def dump_database(channel: Channel, arguments: Arguments) -> Result:
-    """Copy the database, check the copy, send its version rows as records and its content as data.
+    """Dump the database: its content as data, then its version rows of the same moment as records.
 
     With ``host_path`` the content goes to that new file on the host instead.
     """
-    place, line = arguments["path"], release_line_named(arguments["release_line"])
-    parent = _copy_parent(place, arguments["copy_dir"])
-    remove_abandoned(parent, COPY_PURPOSE)
-    size = database_size(place)
-    require_space(parent, size + (size >> 5) + (1 << 20), "the copy of database {0}".format(place))
-    directory = OwnDirectory(parent, COPY_PURPOSE)
-    token = channel.cleanup.add(directory.remove)
-    try:
-        copy = directory.inside("database.sqlite3")
-        status = os.stat(place)
-        report = sqlite.copy_database(place, copy, channel.progress)
-        with sqlite.DatabaseFile(copy, place) as database:
-            database.quick_check()
-            database.require_tables(line)
-            marker, counts, encoding = database.schema_marker(line), database.row_counts(line), database.encoding()
-            channel.records(row_record(row) for row in database.expected_rows(line))
-        digest = hashlib.sha256()
+    instance = instance_of(channel, arguments)
+    line = instance.line
+    database = database_at(instance.database, instance.database_found_in)
+    digest = hashlib.sha256()
+    done = 0
+    with contextlib.ExitStack() as stack:
 
-        def content() -> Iterator[bytes]:
-            done = 0
-            with open(copy, "rb", buffering=0) as stream:
-                for piece in pieces(stream):
+        def workspace(default: str, size: int) -> Callable[[str], str]:
+            parent = _copy_parent(default, arguments["copy_dir"])
+            remove_abandoned(parent, COPY_PURPOSE)
+            require_space(parent, size, "the copy of database {0}".format(instance.database.url))
+            directory = OwnDirectory(parent, COPY_PURPOSE)
+            token = channel.cleanup.add(directory.remove)
+            stack.callback(channel.cleanup.remove, token)
+            stack.callback(directory.remove)
+            return directory.inside
+
+        with database.dump(line, workspace, channel.progress) as dump:
+
+            def content() -> Iterator[bytes]:
+                nonlocal done
+                for piece in dump.content():
                     digest.update(piece)
                     done += len(piece)
                     yield piece
-                    channel.progress(done, report.size)
+                    channel.progress(done, dump.size)
 
-        with sink(arguments, channel.data, channel.cleanup) as (write, file):
-            compress(zstd_program() if arguments["compress"] else None, content(), write)
-            stored = {"size": file.size, "sha256": file.finish()} if file is not None else None
-    finally:
-        directory.remove()
-        channel.cleanup.remove(token)
+            with sink(arguments, channel.data, channel.cleanup) as (write, file):
+                compress(zstd_program() if arguments["compress"] else None, content(), write)
+                with dump.view() as view:
+                    view.require_tables(line)
+                    result: Result = {"schema_marker": view.schema_marker(line), "row_counts": view.row_counts(line)}
+                    channel.records(row_record(row) for row in view.expected_rows(line))
+                result["stored"] = {"size": file.size, "sha256": file.finish()} if file is not None else None
     return {
-        "stored": stored,
-        "plain_size": report.size,
+        **result,
+        "plain_size": done,
         "plain_sha256": digest.hexdigest(),
-        "moment_ns": report.moment_ns,
-        "restarts": report.restarts,
-        "locked_seconds": report.locked_seconds,
-        "journal_mode": report.journal_mode,
-        "row_counts": counts,
-        "schema_marker": marker,
-        "encoding": encoding,
-        "server_version": sqlite.LIBRARY_VERSION,
-        "mode": status.st_mode & 0o777,
-        "owner": [status.st_uid, status.st_gid, owner_name(status.st_uid), group_name(status.st_gid)],
+        "moment_ns": dump.moment_ns,
+        "dump_format": database.dump_format,
+        "facts": dump.facts,
     }
 
 
@@ -222,37 +229,58 @@ class _Frames:
             self._pipe.stop()
 
 
+def archive_config(channel: Channel, arguments: Arguments) -> Result:
+    """Send a tar of the instance's settings files and environment; the result names its entries."""
+    entries: List[Dict[str, Any]] = []
+    digest = hashlib.sha256()
+    size = 0
+
+    def content() -> Iterator[bytes]:
+        nonlocal size
+        for piece in archive_configuration(instance_of(channel, arguments), entries):
+            digest.update(piece)
+            size += len(piece)
+            yield piece
+
+    compress(zstd_program() if arguments["compress"] else None, content(), channel.data)
+    return {"entries": entries, "plain_size": size, "plain_sha256": digest.hexdigest()}
+
+
 def settle(channel: Channel, arguments: Arguments) -> Result:
-    """Look again at the input records: a record each with ``row`` (it exists) and the file's ``size``, or null."""
-    line = release_line_named(arguments["release_line"])
+    """Look again at the input records: a record each with ``row`` (it exists and still names this file) and the file's
+    ``size``, ``ctime_ns`` and whether it ``rests``: unchanged for ``rest_ns``. The size is null for no file.
+    """
+    instance = instance_of(channel, arguments)
     root = MediaRoot(arguments["root"], arguments["media_allowed_roots"])
     asked = list(channel.input_records())
     try:
-        with sqlite.DatabaseFile(arguments["path"], arguments["path"], live=True) as database:
-            rows = [database.has_row(line, fields["key"]) for fields in asked]
-        channel.records(
-            {**path_fields(path_of(fields)), "row": row, "size": _file_size(root, path_of(fields))}
-            for fields, row in zip(asked, rows)
-        )
+        with database_at(instance.database, instance.database_found_in).view() as view:
+            rows = view.rows_with_keys(instance.line, (fields["key"] for fields in asked))
+            named = {(row.key, row.path) for row in rows}
+        channel.records(_second_look(root, fields, named, arguments["rest_ns"]) for fields in asked)
         return {"looked_at": len(asked)}
     finally:
         root.close()
 
 
-def _file_size(root: MediaRoot, path: bytes) -> Optional[int]:
+def _second_look(root: MediaRoot, fields: Result, named: Set[Tuple[str, Optional[bytes]]], rest_ns: int) -> Result:
+    path = path_of(fields)
+    found: Result = {**path_fields(path), "row": (fields["key"], path) in named, "size": None}
     if not is_safe_member(path):
-        return None
+        return found
     try:
         descriptor = root.open_file(path)
     except FileNotFoundError:
-        return None
+        return found
     except (OSError, MediaError):
         # It is there, and the archive will tell why it cannot be read.
-        return 0
+        return {**found, "size": 0, "ctime_ns": 0, "rests": True}
     try:
-        return os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
     finally:
         os.close(descriptor)
+    rests = time.time_ns() - status.st_ctime_ns >= rest_ns
+    return {**found, "size": status.st_size, "ctime_ns": status.st_ctime_ns, "rests": rests}
 
 
 def make_directory(channel: Channel, arguments: Arguments) -> Result:
@@ -310,6 +338,7 @@ OPERATIONS: Dict[str, Callable[[Channel, Arguments], Result]] = {
     "dump_database": dump_database,
     "scan_media": scan_media,
     "archive_media": archive_media,
+    "archive_config": archive_config,
     "settle": settle,
     "make_directory": make_directory,
     "keep_directory": keep_directory,
@@ -319,6 +348,7 @@ OPERATIONS: Dict[str, Callable[[Channel, Arguments], Result]] = {
     "begin_restore": placing.begin_restore,
     "extract": restore.extract,
     "receive_database": restore.receive_database,
+    "receive_config": restore.receive_config,
     "place": placing.place,
     "abandon_restore": placing.abandon_restore,
 }

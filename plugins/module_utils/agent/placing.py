@@ -14,173 +14,48 @@ import contextlib
 import json
 import os
 import stat
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
 from ..database import sqlite
+from ..database.engine import ServerTarget
 from ..durable import write_private
-from ..errors import MediaError, SettingError, TargetError, describe_os_error
+from ..errors import SettingError, TargetError, describe_os_error
 from ..media.extract import Ownership
-from ..media.root import MediaRoot
-from ..media.scan import Scanner
-from ..paths import shown
+from .interrupted import DATABASE, JOURNAL, MEDIA, PURPOSE, give, identity_of, interrupted_restores, read_journal
 from .main import Channel
-from .workspace import PREFIX, OwnDirectory, abandoned, is_mount_point, remove_abandoned
+from .target import EMPTY_HINT, require_empty_database, server_of
+from .workspace import PREFIX, OwnDirectory, is_mount_point, remove_abandoned
 
 Arguments = Dict[str, Any]
 Result = Dict[str, Any]
 
-PURPOSE = "restore"
-JOURNAL = "journal.json"
-MEDIA, DATABASE = "media", "database.sqlite3"
 
-
-def require_empty(media_root: str, database: str) -> None:
-    hint = (
-        "; a restore goes onto a target that is empty: move it aside, or set papermerge_backup_media_root and "
-        "papermerge_backup_database_url to another place"
-    )
-    names = _content(media_root, hint) if media_root else []
+def require_empty(media_root: str, database: str, server: Optional[ServerTarget]) -> None:
+    """Raise TargetError unless nothing is lost by putting a restore in place."""
+    names = _content(media_root) if media_root else []
     if names:
         raise TargetError(
             "media directory {0} is not empty: it holds {1}{2}".format(
-                media_root, ", ".join(sorted(repr(name) for name in names)[:3]), hint
+                media_root, ", ".join(sorted(repr(name) for name in names)[:3]), EMPTY_HINT
             )
         )
-    if database and not sqlite.is_empty_database(database):
-        raise TargetError("database {0} is not empty{1}".format(database, hint))
+    require_empty_database(database, server)
 
 
-def _content(media_root: str, hint: str) -> List[str]:
+def _content(media_root: str) -> List[str]:
     try:
         return [name for name in os.listdir(media_root) if not name.startswith(PREFIX) and name != "lost+found"]
     except FileNotFoundError:
         return []
     except NotADirectoryError:
-        raise TargetError("media directory {0} is not a directory{1}".format(media_root, hint)) from None
+        raise TargetError("media directory {0} is not a directory{1}".format(media_root, EMPTY_HINT)) from None
     except OSError as error:
         raise TargetError(
             "media directory {0} cannot be read: {1}".format(media_root, describe_os_error(error))
         ) from None
 
 
-class Interrupted:
-    """A restore that was killed between its first and its last rename. The last one takes the database out of
-    ``directory``, which is open and locked; ``journal`` is what it was about to do."""
-
-    def __init__(self, directory: OwnDirectory, journal: Dict[str, Any], written_ns: int) -> None:
-        self.directory = directory
-        self.journal = journal
-        self._written_ns = written_ns
-
-    def require_undoable(self, media_root: str, database: str) -> None:
-        """Raise TargetError unless undoing takes back what the restore has put in place, and nothing else."""
-        where = "a restore onto this target was interrupted (its journal is {0}/{1})".format(
-            self.directory.path, JOURNAL
-        )
-        if self.journal["media_root"] != media_root:
-            raise TargetError(
-                "{0}, with media directory {1}, not {2}; restore with the same settings first".format(
-                    where, self.journal["media_root"], media_root
-                )
-            )
-        if not sqlite.is_empty_database(database):
-            raise TargetError(
-                "{0}, but database {1} is not empty any more; move one of them aside".format(where, database)
-            )
-        for name, identity in self.journal["items"].items():
-            placed = os.path.join(media_root, name) if name else media_root
-            if self._is_staged(name):
-                continue
-            if _identity(placed) != identity:
-                raise TargetError(
-                    "{0}, but {1} is not what it had put there; move it and the journal's directory aside".format(
-                        where, placed
-                    )
-                )
-        self._require_untouched(media_root, where)
-
-    def _is_staged(self, name: str) -> bool:
-        return os.path.lexists(os.path.join(self.journal["media_stage"], MEDIA, name))
-
-    def _require_untouched(self, media_root: str, where: str) -> None:
-        """Raise TargetError when something was written to the media since: it would be taken away with them."""
-        if not os.path.isdir(media_root):
-            return
-        root = MediaRoot(media_root)
-        try:
-            for found in Scanner(root).files():
-                if b"/" in found.path and found.ctime_ns > self._written_ns:
-                    raise TargetError(
-                        "{0}, but {1} in {2} was written after that; move it and the journal's directory aside".format(
-                            where, shown(found.path), media_root
-                        )
-                    )
-        except MediaError as error:
-            raise TargetError("{0}, but {1}".format(where, error.message)) from None
-        finally:
-            root.close()
-
-    def undo(self) -> None:
-        """Take the media back out of their place, and forget the journal. What :meth:`require_undoable` has allowed.
-
-        May itself be killed at any step: the next undo goes on from there.
-        """
-        stage = OwnDirectory.reopen(self.journal["media_stage"])
-        try:
-            self.take_back(stage)
-        finally:
-            stage.close()
-
-    def take_back(self, stage: OwnDirectory) -> None:
-        """Undo with a media stage that is open already."""
-        journal = self.journal
-        for name in journal["items"]:
-            if not self._is_staged(name):
-                os.rename(
-                    os.path.join(journal["media_root"], name) if name else journal["media_root"],
-                    stage.inside(os.path.join(MEDIA, name) if name else MEDIA),
-                )
-        if journal["rename"] and journal["media_existed"]:
-            os.makedirs(journal["media_root"], exist_ok=True)
-            give(journal["media_root"], journal["media_mode"], tuple(journal["media_ids"]), Ownership())
-        # Before the directories go: without them the media could not be told from what somebody else put there.
-        os.unlink(self.directory.inside(JOURNAL))
-
-    def close(self) -> None:
-        self.directory.close()
-
-
-def _identity(path: str) -> Optional[List[int]]:
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        return None
-    return [status.st_dev, status.st_ino]
-
-
-def interrupted_restores(parent: str) -> List[Interrupted]:
-    """Return the restores that were killed half-way below the parent of a database; the caller closes them."""
-    found = []
-    for directory in abandoned(parent, PURPOSE):
-        interrupted = _read_journal(directory)
-        if interrupted is None:
-            directory.close()
-        else:
-            found.append(interrupted)
-    return found
-
-
-def _read_journal(directory: OwnDirectory) -> Optional[Interrupted]:
-    if not os.path.lexists(directory.inside(DATABASE)):
-        return None
-    try:
-        with open(directory.inside(JOURNAL), encoding="utf-8") as stream:
-            return Interrupted(directory, json.load(stream), os.fstat(stream.fileno()).st_mtime_ns)
-    except (OSError, ValueError):
-        return None
-
-
-def clear_up(media_root: str, database: str) -> None:
+def clear_up(media_root: str, database: str, server: Optional[ServerTarget]) -> None:
     """Remove what killed restores have left on a target that holds nothing of theirs to undo.
 
     Such as the empty directories of one that was killed when everything was in its place.
@@ -188,31 +63,40 @@ def clear_up(media_root: str, database: str) -> None:
     for parent in (os.path.dirname(database), media_root, os.path.dirname(media_root)):
         if parent:
             remove_abandoned(parent, PURPOSE)
+    if server is not None:
+        for stage in server.abandoned():
+            server.discard(stage)
 
 
 def begin_restore(channel: Channel, arguments: Arguments) -> Result:
-    """Clear up after killed restores and make a directory for each side. Returns their paths, empty for no side."""
+    """Clear up after killed restores and make a stage for each side. Returns what they are, empty for no side.
+
+    ``server``: what check_target answered; None for a database file.
+    """
     media_root, database = arguments["media_root"], arguments["database_path"]
+    server = server_of(channel, arguments.get("server"))
     state: Dict[str, Any] = {
         "media_stage": "",
         "database_stage": "",
         "database_path": database,
+        "server": arguments.get("server"),
         "database_made": [],
         "media_made": [],
     }
     token = channel.cleanup.add(lambda: _abandon(channel, state))
+    for interrupted in interrupted_restores(media_root, database, server):
+        try:
+            interrupted.require_undoable(media_root, database, server)
+            interrupted.undo()
+        finally:
+            interrupted.close()
     if database:
-        parent = os.path.dirname(database)
-        for interrupted in interrupted_restores(parent):
-            try:
-                interrupted.require_undoable(media_root, database)
-                interrupted.undo()
-            finally:
-                interrupted.close()
-        _make_parents(parent, state["database_made"])
-    clear_up(media_root, database)
-    require_empty(media_root, database)
-    if database:
+        _make_parents(os.path.dirname(database), state["database_made"])
+    clear_up(media_root, database, server)
+    require_empty(media_root, database, server)
+    if server is not None:
+        state["database_stage"] = server.stage(arguments["server"]["source_database"]["facts"])
+    elif database:
         state["database_stage"] = channel.hold(OwnDirectory(os.path.dirname(database), PURPOSE))
     if media_root:
         inside = _has_to_stay(media_root)
@@ -259,21 +143,30 @@ def _make_parents(directory: str, made: List[str]) -> None:
         made.append(path)
 
 
+def _stages(state: Dict[str, Any]) -> Dict[str, str]:
+    """Return the directories that a restore has made, by their names in its state."""
+    names = ("media_stage",) if state["server"] is not None else ("database_stage", "media_stage")
+    return {name: state[name] for name in names if state[name]}
+
+
 def _abandon(channel: Channel, state: Dict[str, Any]) -> None:
     """Undo everything since begin_restore. What cannot be undone safely stays, with its journal, for a person."""
+    server = server_of(channel, state["server"])
     with contextlib.ExitStack() as stack:
-        stages = [
-            stack.enter_context(channel.held(state[name])) for name in ("database_stage", "media_stage") if state[name]
-        ]
-        interrupted = _read_journal(stages[0]) if state["database_stage"] and stages else None
-        if interrupted is not None:
-            interrupted.require_undoable(interrupted.journal["media_root"], state["database_path"])
-            interrupted.take_back(stages[1])
-        for stage in stages:
+        stages = {name: stack.enter_context(channel.held(path)) for name, path in _stages(state).items()}
+        if "media_stage" in stages:
+            keeper = stages["media_stage"] if server is not None else stages.get("database_stage")
+            interrupted = read_journal(keeper, server) if keeper is not None else None
+            if interrupted is not None:
+                interrupted.require_undoable(interrupted.journal["media_root"], state["database_path"], server)
+                interrupted.take_back(stages["media_stage"])
+        for stage in stages.values():
             stage.remove()
     for path in reversed(state["database_made"] + state["media_made"]):
         with contextlib.suppress(OSError):
             os.rmdir(path)
+    if server is not None and state["database_stage"]:
+        server.discard(state["database_stage"])
 
 
 def abandon_restore(channel: Channel, arguments: Arguments) -> Result:
@@ -288,14 +181,11 @@ def place(channel: Channel, arguments: Arguments) -> Result:
     The database comes last: while it is absent no Papermerge takes the target for a working one.
     """
     state, media_root, database = arguments["state"], arguments["media_root"], arguments["database_path"]
+    server = server_of(channel, state["server"])
     ownership = Ownership()
     with contextlib.ExitStack() as stack:
-        stages = {
-            name: stack.enter_context(channel.held(state[name]))
-            for name in ("database_stage", "media_stage")
-            if state[name]
-        }
-        require_empty(media_root, database)
+        stages = {name: stack.enter_context(channel.held(path)) for name, path in _stages(state).items()}
+        require_empty(media_root, database, server)
         if database:
             _dress_database(stages["database_stage"].inside(DATABASE), database, arguments, ownership)
             # SQLite makes its journal beside the database: the directory has to belong to the same user.
@@ -310,13 +200,18 @@ def place(channel: Channel, arguments: Arguments) -> Result:
             stage.sync_file_system()
         with channel.cleanup.held_off():
             # The sync may have taken minutes.
-            require_empty(media_root, database)
-            if media_root and database:
-                write_private(stages["database_stage"].inside(JOURNAL), json.dumps(journal).encode("ascii"))
-                stages["database_stage"].sync()
+            require_empty(media_root, database, server)
+            if media_root and (database or server is not None):
+                keeper = stages["media_stage" if server is not None else "database_stage"]
+                if server is not None:
+                    journal.update(database_url=server.place.url, database_stage=state["database_stage"])
+                write_private(keeper.inside(JOURNAL), json.dumps(journal).encode("ascii"))
+                keeper.sync()
             if media_root:
                 _place_media(stages["media_stage"], journal)
-            if database:
+            if server is not None:
+                server.put_in_place(state["database_stage"], state["server"]["source_database"]["facts"])
+            elif database:
                 _place_database(stages["database_stage"], database)
             # From here on nothing is undone: what is in place is whole.
             channel.cleanup.clear()
@@ -365,7 +260,7 @@ def _dress_media(
         "media_existed": existed,
         "media_mode": mode,
         "media_ids": ids,
-        "items": {name: _identity(os.path.join(staged, name) if name else staged) for name in names},
+        "items": {name: identity_of(os.path.join(staged, name) if name else staged) for name in names},
     }
 
 
@@ -390,14 +285,3 @@ def _place_database(stage: OwnDirectory, database: str) -> None:
 def _give_directories(paths: List[str], owner: List[Any], ownership: Ownership) -> None:
     for path in paths:
         give(path, 0o755, ownership.ids(*owner), ownership)
-
-
-def give(path: str, mode: int, ids: Tuple[int, int], ownership: Ownership) -> None:
-    """Set mode and owner of a file or directory, never of what a link in its place leads to. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        if ownership.can_give and ids != (-1, -1):
-            os.fchown(descriptor, *ids)
-        os.fchmod(descriptor, mode)
-    finally:
-        os.close(descriptor)

@@ -12,15 +12,18 @@ import threading
 from typing import Any, Dict, Iterator, List, Optional
 
 from ..database import sqlite
-from ..database.place import parse_database_url, require_supported
+from ..database.view import View
 from ..durable import ExactReader, open_private, pieces, sync_file
 from ..errors import DamageError, SettingError, TargetError, ToolError, describe_os_error
 from ..media.extract import Extractor, Ownership, PartMemberPlan, part_member_plan
-from ..papermerge.instance import Instance, InstanceRequest, find_instance
+from ..papermerge.instance import Instance
 from ..papermerge.releases import release_line_named
+from .configuration import require_free, restore_configuration
+from .interrupted import DATABASE, MEDIA, interrupted_restores
 from .main import Channel
-from .placing import DATABASE, MEDIA, clear_up, interrupted_restores, require_empty
+from .placing import clear_up, require_empty
 from .rows import row_record
+from .target import database_place_of, instance_on_target, media_root_of, server_of
 from .workspace import require_space
 from .zstd import ZSTD_MAGIC, decompressor, zstd_program
 
@@ -32,37 +35,49 @@ def check_target(channel: Channel, arguments: Arguments) -> Result:
     """Find where the snapshot, or one side of it, has to go and refuse what must not be touched.
 
     Changes nothing; with ``clear_up`` it removes what killed restores have left of their own.
-    ``sides`` names ``media``, ``database`` or both. Settings win, then what is installed here, then the paths of the
-    source (``source_media_root``, ``source_database_path``). ``snapshot_version`` is empty where nobody knows it.
+    ``sides`` names ``media``, ``database`` or both. ``instance``: the discovery settings. ``source_database``:
+    ``engine``, ``path``, ``url`` and ``facts``. ``snapshot_version`` is empty where nobody knows it.
     Raises TargetError for another version or a target that is not empty.
     """
-    instance = find_instance(InstanceRequest.from_params(arguments))
-    _require_version(instance, arguments["app_version"], arguments["snapshot_version"])
-    media_root = database = ""
+    instance = instance_on_target(channel, arguments["instance"])
+    _require_version(instance, arguments["instance"].get("app_version"), arguments["snapshot_version"])
+    media_root = database = database_url = ""
+    server_request = None
     if "media" in arguments["sides"]:
-        media_root = os.path.realpath(_media_root(instance, arguments))
+        media_root = os.path.realpath(media_root_of(instance, arguments))
     if "database" in arguments["sides"]:
-        database = os.path.realpath(_database_path(instance, arguments))
+        place, _found_in = database_place_of(instance, arguments)
+        database_url = place.url
+        if place.engine == "sqlite":
+            database = os.path.realpath(place.path)
+        else:
+            server_request = {name: arguments[name] for name in ("instance", "source_database", "admin_url")}
+    server = server_of(channel, server_request)
     if media_root and (database == media_root or database.startswith(media_root + "/")):
         raise SettingError(
             "the database {0} lies in the media directory {1}; set papermerge_backup_media_root or "
             "papermerge_backup_database_url".format(database, media_root)
         )
-    interrupted = interrupted_restores(os.path.dirname(database)) if database else []
+    if server is not None:
+        server.require_fit(arguments["source_database"]["facts"])
+    interrupted = interrupted_restores(media_root, database, server)
     try:
         for found in interrupted:
-            found.require_undoable(media_root, database)
+            found.require_undoable(media_root, database, server)
     finally:
         for found in interrupted:
             found.close()
     if not interrupted:
         if arguments.get("clear_up"):
-            clear_up(media_root, database)
-        require_empty(media_root, database)
+            clear_up(media_root, database, server)
+        require_empty(media_root, database, server)
+    require_free(arguments.get("config", []))
     _require_space(media_root, database, arguments)
     return {
         "media_root": media_root,
         "database_path": database,
+        "database_url": database_url,
+        "server": server_request,
         "release_line": instance.line.name if instance else "",
         "interrupted": [found.journal["media_root"] for found in interrupted],
         "zstd": zstd_program() is not None,
@@ -82,31 +97,6 @@ def _require_version(instance: Optional[Instance], named: Optional[str], wanted:
                 instance.version, instance.version_found_in, wanted
             )
         )
-
-
-def _media_root(instance: Optional[Instance], arguments: Arguments) -> str:
-    found = arguments["media_root"] or (instance.media_root if instance else arguments["source_media_root"])
-    if not found:
-        raise SettingError(
-            "found no Papermerge on the target that says where the media belong; set papermerge_backup_media_root"
-        )
-    return str(found)
-
-
-def _database_path(instance: Optional[Instance], arguments: Arguments) -> str:
-    if arguments["database_url"]:
-        found_in = "papermerge_backup_database_url"
-        place = parse_database_url(arguments["database_url"], found_in)
-    elif instance is not None:
-        place, found_in = instance.database, instance.database_found_in
-    elif arguments["source_database_path"]:
-        return str(arguments["source_database_path"])
-    else:
-        raise SettingError(
-            "found no Papermerge on the target that says where the database belongs; set papermerge_backup_database_url"
-        )
-    require_supported(place, found_in)
-    return place.path
 
 
 def _require_space(media_root: str, database: str, arguments: Arguments) -> None:
@@ -220,38 +210,68 @@ def extract(channel: Channel, arguments: Arguments) -> Result:
     return {"files": extractor.files, "size": extractor.size}
 
 
+def receive_config(channel: Channel, arguments: Arguments) -> Result:
+    """Write settings files: the input data are their tar, ``entries`` the manifest's."""
+    return {"written": restore_configuration(_plain(channel, arguments), arguments["entries"])}
+
+
 def receive_database(channel: Channel, arguments: Arguments) -> Result:
-    """Write a database beside its place, check it, and send its version rows as records.
+    """Put a database beside its place, check it, and send its version rows as records.
 
     ``plain_size`` (bytes) and ``plain_sha256`` are 0 and empty where nobody knows them, ``release_line`` likewise.
     """
+    content = _Content(channel, arguments)
+    server = server_of(channel, arguments.get("server"))
+    if server is not None:
+        server.load(arguments["database_stage"], content.pieces())
+        with server.staged_view(arguments["database_stage"]) as view:
+            return {**content.require_whole(), **_compare(channel, view, arguments)}
     with channel.held(arguments["database_stage"]) as stage:
-        return _receive(channel, stage.inside(DATABASE), arguments)
+        path = stage.inside(DATABASE)
+        with open_private(path) as stream:
+            for piece in content.pieces():
+                stream.write(piece)
+            sync_file(stream)
+        result = content.require_whole()
+        sqlite.check_database_file(path, "as it was unpacked")
+        with sqlite.DatabaseFile(path, "of the snapshot") as file:
+            file.quick_check()
+            return {**result, **_compare(channel, file, arguments)}
 
 
-def _receive(channel: Channel, path: str, arguments: Arguments) -> Result:
-    digest = hashlib.sha256()
-    size = 0
-    limit = arguments["plain_size"]
-    with open_private(path) as stream:
-        for piece in _plain(channel, arguments):
-            stream.write(piece)
-            digest.update(piece)
-            size += len(piece)
-            if limit and size > limit:
+class _Content:
+    """The bytes of a database on their way, against what the manifest says of them."""
+
+    def __init__(self, channel: Channel, arguments: Arguments) -> None:
+        self._channel = channel
+        self._arguments = arguments
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def pieces(self) -> Iterator[bytes]:
+        limit = self._arguments["plain_size"]
+        for piece in _plain(self._channel, self._arguments):
+            self._digest.update(piece)
+            self._size += len(piece)
+            if limit and self._size > limit:
                 raise DamageError("the database is larger than the manifest says")
-            channel.progress(size, limit)
-        sync_file(stream)
-    sha256 = digest.hexdigest()
-    if (limit and size != limit) or (arguments["plain_sha256"] and sha256 != arguments["plain_sha256"]):
-        raise DamageError("the database is not the one whose size and SHA-256 were recorded")
-    sqlite.check_database_file(path, "as it was unpacked")
-    result: Result = {"plain_size": size, "plain_sha256": sha256, "row_counts": {}, "schema_marker": ""}
-    with sqlite.DatabaseFile(path, "of the snapshot") as database:
-        database.quick_check()
-        if arguments["release_line"]:
-            line = release_line_named(arguments["release_line"])
-            database.require_tables(line)
-            channel.records(row_record(row) for row in database.expected_rows(line))
-            result.update(row_counts=database.row_counts(line), schema_marker=database.schema_marker(line))
-    return result
+            yield piece
+            self._channel.progress(self._size, limit)
+
+    def require_whole(self) -> Result:
+        """Return size and SHA-256. Raises DamageError when they are not those that were recorded."""
+        size, sha256 = self._arguments["plain_size"], self._arguments["plain_sha256"]
+        found = self._digest.hexdigest()
+        if (size and size != self._size) or (sha256 and sha256 != found):
+            raise DamageError("the database is not the one whose size and SHA-256 were recorded")
+        return {"plain_size": self._size, "plain_sha256": found}
+
+
+def _compare(channel: Channel, view: View, arguments: Arguments) -> Result:
+    """Send the version rows of a restored database, and return what its manifest is compared with."""
+    if not arguments["release_line"]:
+        return {"row_counts": {}, "schema_marker": ""}
+    line = release_line_named(arguments["release_line"])
+    view.require_tables(line)
+    channel.records(row_record(row) for row in view.expected_rows(line))
+    return {"row_counts": view.row_counts(line), "schema_marker": view.schema_marker(line)}

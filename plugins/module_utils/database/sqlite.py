@@ -10,18 +10,22 @@ never end, so after some restarts the rest is one step, during which writers in 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+from typing import Any, Iterator, Optional, Tuple
 from urllib.parse import quote
 
-from ..durable import PRIVATE_FILE
+from ..durable import PRIVATE_FILE, pieces
 from ..errors import BackupError, DatabaseError, SpaceError, describe_os_error
-from ..papermerge.releases import ExpectedRow, ReleaseLine
+from ..owners import owner_of
+from ..papermerge.releases import ReleaseLine
+from .engine import Database, Dump, Progress, Workspace
+from .view import View
 
 LIBRARY_VERSION = sqlite3.sqlite_version
 MAGIC = b"SQLite format 3\0"
@@ -32,8 +36,6 @@ RESTARTS = 5
 LOCK_PATIENCE = 60.0
 #: Files of a database beside the file itself.
 SIDE_FILES = ("-wal", "-shm", "-journal")
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -212,91 +214,104 @@ def _explained(error: sqlite3.Error, path: str, what: str) -> BackupError:
     return DatabaseError("database {0} cannot be {1}: {2}".format(path, what, text))
 
 
-class DatabaseFile:
-    """Checks and queries on one moment of a database.
+class DatabaseFile(View):
+    """One moment of a database file.
 
-    ``name`` is what messages call it; ``live`` tells a database that others write to from a copy that nobody else
-    touches. Every method raises DatabaseError for what SQLite refuses.
+    ``live`` tells a database that others write to from a copy that nobody else touches.
     """
 
     def __init__(self, path: str, name: str, live: bool = False) -> None:
-        self._name = name
-        self._live = live
+        self.name = name
         try:
             self._connection = connect(path, live_mode(path) if live else "immutable")
+            if live:
+                # Every query after this one sees the same moment.
+                self._connection.execute("begin")
         except sqlite3.Error as error:
             raise _explained(error, name, "opened") from None
 
-    def __enter__(self) -> DatabaseFile:
-        if self._live:
-            # Every query after this one sees the same moment.
-            self._connection.execute("begin")
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
+    def close(self) -> None:
         self._connection.close()
 
-    def _rows(self, query: str, values: Tuple[Any, ...] = ()) -> Iterator[Tuple[Any, ...]]:
+    def rows(self, query: str) -> Iterator[Tuple[Any, ...]]:
         try:
-            for row in self._connection.execute(query, values):
+            for row in self._connection.execute(query):
                 yield tuple(row)
         except sqlite3.Error as error:
-            raise _explained(error, self._name, "read") from None
+            raise _explained(error, self.name, "read") from None
 
     def quick_check(self) -> None:
         """Raise DatabaseError unless ``pragma quick_check`` answers ok."""
-        answers = [str(row[0]) for row in self._rows("pragma quick_check(5)")]
+        answers = [str(row[0]) for row in self.rows("pragma quick_check(5)")]
         if answers != ["ok"]:
             raise DatabaseError(
                 "database {0} is damaged: {1}; repair it (sqlite3's .recover) before it is backed up".format(
-                    self._name, " ".join("; ".join(answers).split())[:500]
+                    self.name, " ".join("; ".join(answers).split())[:500]
                 )
             )
 
     def tables(self) -> Tuple[str, ...]:
-        """Return the names of the tables."""
         return tuple(
             str(row[0])
-            for row in self._rows(
+            for row in self.rows(
                 "select name from sqlite_master where type = 'table' and name not like 'sqlite_%' order by name"
             )
         )
 
     def encoding(self) -> str:
         """Return the database's text encoding, such as ``UTF-8``."""
-        return str(next(self._rows("pragma encoding"))[0])
+        return str(next(self.rows("pragma encoding"))[0])
 
-    def require_tables(self, line: ReleaseLine) -> None:
-        """Raise DatabaseError when a table is missing that every database of this release line has."""
-        missing = sorted(set(line.required_tables) - set(self.tables()))
-        if missing:
-            raise DatabaseError(
-                "database {0} is not one of Papermerge {1}: it has no table {2}; set "
-                "papermerge_backup_database_url".format(self._name, line.name, ", ".join(missing))
-            )
 
-    def row_counts(self, line: ReleaseLine) -> Dict[str, int]:
-        """Return the row counts of the release line's tables that exist."""
-        present = set(self.tables())
-        return {
-            table: int(next(self._rows('select count(*) from "{0}"'.format(table)))[0])
-            for table in line.count_tables
-            if table in present
-        }
+class SqliteDatabase(Database):
+    """A database file."""
 
-    def schema_marker(self, line: ReleaseLine) -> str:
-        """Return what tells this schema from its neighbours, such as the name of the last migration."""
-        row = next(self._rows(line.schema_marker_query), None)
-        return str(row[0]) if row else ""
+    dump_format = "sqlite3"
 
-    def has_row(self, line: ReleaseLine, key: str) -> bool:
-        """Tell whether the version row with this key exists."""
-        return next(self._rows(line.key_query, (key,)), None) is not None
+    def check(self) -> None:
+        check_database_file(self.place.path, self.found_in)
 
-    def expected_rows(self, line: ReleaseLine) -> Iterator[ExpectedRow]:
-        """Yield the version rows, streamed."""
-        for row in self._rows(line.rows_query):
-            yield line.expected_row(row)
+    def size(self) -> int:
+        """Return the size in bytes with the write-ahead log."""
+        return sum(_size(self.place.path + suffix) for suffix in ("", "-wal"))
+
+    def view(self) -> View:
+        return DatabaseFile(self.place.path, self.place.path, live=True)
+
+    @contextlib.contextmanager
+    def dump(self, line: ReleaseLine, workspace: Workspace, progress: Progress) -> Iterator[Dump]:
+        place = self.place.path
+        size = self.size()
+        status = os.stat(place)
+        copy = workspace(os.path.dirname(place), size + (size >> 5) + (1 << 20))("database.sqlite3")
+        report = copy_database(place, copy, progress)
+        with DatabaseFile(copy, place) as view:
+            view.quick_check()
+            view.require_tables(line)
+            facts = {
+                "server_version": LIBRARY_VERSION,
+                "client": "python sqlite3 {0}".format(LIBRARY_VERSION),
+                "encoding": view.encoding(),
+                "locale": None,
+                "mode": status.st_mode & 0o777,
+                "owner": owner_of(status),
+                "journal_mode": report.journal_mode,
+                "restarts": report.restarts,
+                "locked_seconds": report.locked_seconds,
+            }
+
+            def content() -> Iterator[bytes]:
+                with open(copy, "rb", buffering=0) as stream:
+                    yield from pieces(stream)
+
+            yield Dump(content, lambda: view, report.moment_ns, report.size, facts)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
 
 
 def is_empty_database(path: str) -> bool:

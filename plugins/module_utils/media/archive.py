@@ -5,18 +5,16 @@
 
 from __future__ import annotations
 
-import grp
 import hashlib
 import os
-import pwd
 import stat
 import time
-from functools import lru_cache
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple
 
 from ..durable import PIECE
 from ..errors import MediaError, describe_os_error
-from ..paths import is_text, name_json, path_json, path_of
+from ..owners import group_name, owner_name
+from ..paths import name_json, path_json, path_of
 from .root import MediaRoot
 from .tar import END_OF_ARCHIVE, member_header, padding, tar_bytes
 
@@ -70,26 +68,6 @@ _LINE = (
 def archived_file(fields: Dict[str, Any]) -> ArchivedFile:
     """Read what :meth:`ArchivedFile.as_line` wrote."""
     return ArchivedFile(path_of(fields), *(fields[name] for name in ArchivedFile._fields[1:]))
-
-
-@lru_cache(maxsize=256)
-def owner_name(uid: int) -> str:
-    """Return the name of a user id, or an empty text for one without a name that is text."""
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return ""
-    return name if is_text(name) else ""
-
-
-@lru_cache(maxsize=256)
-def group_name(gid: int) -> str:
-    """Return the name of a group id, or an empty text for one without a name that is text."""
-    try:
-        name = grp.getgrgid(gid).gr_name
-    except KeyError:
-        return ""
-    return name if is_text(name) else ""
 
 
 class Archiver:

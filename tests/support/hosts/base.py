@@ -74,9 +74,12 @@ EOF
 mkdir -m 0755 /etc/ssh/authorized_keys.d
 sed -i 's/^hosts:.*/hosts: files/' /etc/nsswitch.conf
 
+# The package makes its cluster in the locale of whoever builds the image.
+pg_dropcluster 15 main
+LC_ALL=C.UTF-8 pg_createcluster 15 main -- --no-sync 2>&1
 systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \\
   fstrim.timer systemd-logind.service systemd-pstore.service getty.target console-getty.service 2>&1
-# Servers that a test starts where it needs them.
+# Started by the tests that want them: most hosts need none.
 systemctl disable postgresql.service mariadb.service docker.service docker.socket containerd.service 2>&1
 # Would refuse every login but root's until the last unit of the boot.
 ln -s /dev/null /etc/tmpfiles.d/systemd-nologin.conf

