@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,33 +16,46 @@ from tests.support.containers import (
     MissingEngine,
     Project,
     load,
+    media_hashes,
     papermerge_project,
+    row_counts,
     wait_for_mariadb,
     wait_for_postgres,
     without_engine,
 )
+from tests.support.generated.instance import GeneratedInstance, generate
 from tests.support.hosts.bench import HostBench
+from tests.support.playbooks import Playbooks, ProcessWatch
 
 
 @pytest.fixture(scope="module")
 def docker(host_bench: HostBench) -> Iterator[Docker]:
     """A host with an engine, for the tests of this file."""
-    try:
-        engine = Docker.start(host_bench)
-    except MissingEngine as error:
-        without_engine(error)
+    engine = start(host_bench, "docker")
     yield engine
     host_bench.remove(engine.host)
 
 
 @pytest.fixture(scope="module")
-def dms(docker: Docker) -> Project:
+def instance(tmp_path_factory: pytest.TempPathFactory) -> GeneratedInstance:
+    """What is in `dms`."""
+    return generate("3.5", "postgresql", tmp_path_factory.mktemp("generated") / "instance")
+
+
+@pytest.fixture(scope="module")
+def dms(docker: Docker, instance: GeneratedInstance) -> Project:
     """Papermerge 3.5.3 with a worker and PostgreSQL, as its documentation has it: media in a named volume."""
     project = papermerge_project(docker, "dms")
     project.up()
-    wait_for_postgres(docker, project.container("db"))
-    docker.host.put(docker.mountpoint("dms_media") + "/docvers/original.pdf", "an original")
+    load(docker, project, instance.script, instance.media)
     return project
+
+
+def start(bench: HostBench, name: str, *, images: bool = True) -> Docker:
+    try:
+        return Docker.start(bench, name, images=images)
+    except MissingEngine as error:
+        without_engine(error)
 
 
 def found(docker: Docker, **request: str) -> dict[str, Any]:
@@ -74,7 +86,7 @@ def test_an_instance_is_found_with_nothing_set(docker: Docker, dms: Project) -> 
     assert instance["names"] == ["dms-web-1", "dms-worker-1"]
     assert instance["version"] == "3.5.3"
     assert instance["version_found_in"] == "tag of image papermerge/papermerge:3.5.3"
-    assert docker.host.run(["cat", instance["media_root"] + "/docvers/original.pdf"]).stdout == "an original"
+    assert instance["media_root"] == docker.mountpoint("dms_media")
     assert "volume dms_media" in instance["media_found_in"]
     assert "environment of container dms-web-1" in instance["media_found_in"]
     assert instance["database"]["container"] == "docker:dms-db-1"
@@ -121,18 +133,37 @@ def test_a_user_without_rights_on_the_engine_is_told_to_become(docker: Docker, d
     assert "become" in note
 
 
-def test_a_loaded_instance_is_reached_through_what_was_found(docker: Docker, dms: Project, tmp_path: Path) -> None:
-    media = tmp_path / "media"
-    (media / "docvers").mkdir(parents=True)
-    (media / "docvers" / "loaded.pdf").write_text("loaded")
-    client = ["exec", "dms-db-1", "psql", "--username=papermerge", "--quiet", "--command"]
-    docker.run(*client, "CREATE TABLE kept (word text); INSERT INTO kept VALUES ('loaded')")
-    dump = docker.run("exec", "dms-db-1", "pg_dump", "--username=papermerge", "--format=custom").stdout
-    docker.run(*client, "DROP TABLE kept")
-    load(docker, dms, dump.encode("utf-8", "surrogateescape"), media)
-    instance = found(docker)
-    assert query(docker, instance["database"], "SELECT word FROM kept") == "loaded"
-    assert docker.host.run(["cat", instance["media_root"] + "/docvers/loaded.pdf"]).stdout == "loaded"
+def test_from_the_containers_of_one_host_to_those_of_another(
+    docker: Docker, dms: Project, instance: GeneratedInstance, host_bench: HostBench, playbooks: Playbooks
+) -> None:
+    """With nothing in the inventory but the hosts."""
+    watch = ProcessWatch()
+    with watch.watching():
+        inventory = {"old": docker.host.inventory("admin", ansible_become=True)}
+        created = playbooks.run("create", inventory)
+        assert created.status == 0, str(created)
+        row = created.row("old")
+        assert (row["result"], row["version"]) == ("ok", "3.5.3")
+        assert row["originals"] == f"{instance.expected_rows}/{instance.expected_rows}"
+        verified = playbooks.run("verify", inventory)
+        assert verified.status == 0, str(verified)
+
+        fresh = start(host_bench, "fresh")
+        try:
+            project = papermerge_project(fresh, "dms")
+            project.up()
+            wait_for_postgres(fresh, project.container("db"))
+            target = {"new": fresh.host.inventory("admin", ansible_become=True)}
+            restored = playbooks.run("restore", target, extra={"papermerge_backup_source": "old"})
+            assert restored.status == 0, str(restored)
+            assert row_counts(fresh, project, instance.counts) == instance.counts
+            assert media_hashes(fresh, project) == instance.sha256
+        finally:
+            host_bench.remove(fresh.host)
+    for secret in (PASSWORD, ENCODED_PASSWORD, "key of dms"):
+        assert not [line for line in watch.with_word(secret) if "nsenter" not in line and "docker run" not in line]
+        for run in (created, verified, restored):
+            assert not run.says(secret)
 
 
 def test_a_mariadb_is_reached_in_its_own_container(docker: Docker, app: str) -> None:
@@ -296,10 +327,7 @@ def test_a_sqlite_database_that_is_not_whole_outside_of_its_container_is_refused
 
 
 def test_an_engine_without_papermerge_and_one_that_does_not_run_are_no_errors(host_bench: HostBench) -> None:
-    try:
-        bare = Docker.start(host_bench, "bare", images=False)
-    except MissingEngine as error:
-        without_engine(error)
+    bare = start(host_bench, "bare", images=False)
     try:
         assert bare.find() == {"found": None, "notes": []}
         assert "does not exist" in refused(bare, container="papermerge")[1]
