@@ -302,6 +302,23 @@ def test_a_container_whose_version_nothing_tells_needs_the_setting(docker: Docke
     assert found(docker, container=app, app_version="3.5.2")["version"] == "3.5.2"
 
 
+def test_the_settings_file_of_an_older_release_is_read_from_its_container(docker: Docker, app: str) -> None:
+    docker.run("tag", "papermerge/papermerge:3.5.3", "papermerge/papermerge:2.1.9")
+    database = "type = 'pg'\nhost = 'db'\nname = 'older'\npassword = 'of toml'\n"
+    toml = f"[main]\nmedia_root = '/data/media'\n[database]\n{database}"
+    docker.host.put("/srv/old/papermerge.toml", toml)
+    docker.host.run(["mkdir", "-p", "/srv/old/data/media"])
+    options = ["--workdir=/app", "--volume=/srv/old/data:/data", "--network=dms_default"]
+    options.append("--volume=/srv/old/papermerge.toml:/etc/papermerge/papermerge.toml:ro")
+    docker.run("run", "--detach", "--name", app, *options, "papermerge/papermerge:2.1.9")
+    instance = found(docker, container=app)
+    assert instance["media_root"] == "/srv/old/data/media"
+    assert instance["database"]["container"] == "docker:dms-db-1"
+    assert instance["database"]["password"] == "of toml"
+    assert "/etc/papermerge/papermerge.toml in container app" in instance["database_found_in"]
+    assert instance["configuration_files"] == ["/srv/old/papermerge.toml"]
+
+
 def test_a_sqlite_database_is_found_in_its_volume(docker: Docker, app: str) -> None:
     volumes = ["--volume=appdb:/db", "--volume=app:/core_app/media"]
     docker.run("run", "--detach", "--name", app, *volumes, "papermerge/papermerge:3.5.3")

@@ -138,7 +138,9 @@ class InspectedEngine(Engine):
 class Settings:
     """The two settings of Papermerge 3.x."""
 
-    def __init__(self, variables: Mapping[str, str], version: str, directory: str, found_in: str) -> None:
+    def __init__(
+        self, variables: Mapping[str, str], version: str, directory: str, found_in: str, *_more: object
+    ) -> None:
         self._variables, self._directory, self._found_in = variables, directory, found_in
 
     def media(self) -> tuple[str, str]:
@@ -398,6 +400,16 @@ def test_an_older_container_that_was_left_behind_does_not_speak_for_the_instance
     instance = find(InspectedEngine(*old))
     assert instance.version == "3.5.3"
     assert set(instance.names) == {WEB, WORKER, "left-behind"}
+
+
+def test_two_that_serve_one_database_with_different_media_are_not_guessed_between(tmp_path: Path) -> None:
+    mounts = [{"Type": "bind", "Source": str(tmp_path), "Destination": "/core_app/media"}]
+    second = [added(WEB, "second"), setting("second", "Mounts", mounts), setting("second", "Created", "2027")]
+    with pytest.raises(SettingError, match=f"second, dms-web-1 run with one database.*{tmp_path}.*dms_media/_data"):
+        find(InspectedEngine(*second), media_root=None)
+    assert find(InspectedEngine(*second)).media_root == "/m"
+    stopped = setting(WEB, "State.Status", "exited")
+    assert find(InspectedEngine(*second, stopped), media_root=None).media_root == str(tmp_path)
 
 
 @pytest.mark.parametrize(
