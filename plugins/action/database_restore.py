@@ -23,7 +23,7 @@ class ActionModule(BackupAction):
         with self.session(self.host) as session:
             target = self.check_target(session, ["database"])
             if self.check_mode:
-                return {"changed": True, "database_path": target["database_path"]}
+                return {"changed": True, **{name: target[name] for name in ("database_path", "database_url")}}
             result = restore_database(
                 session, target, arguments["src"], on_host, arguments["sha256"] or "", self.progress
             )

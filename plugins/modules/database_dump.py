@@ -81,6 +81,11 @@ sha256:
   returned: success, not in check mode
   type: str
   sample: 8d2c1e1b5d7b4f0c9a3e6f8071625344d5e6f708192a3b4c5d6e7f8091a2b3c4
+format:
+  description: Form of the dump. V(sqlite3) is the database file, V(pgdump) is for C(pg_restore), V(mysqldump) is SQL.
+  returned: success, not in check mode
+  type: str
+  sample: sqlite3
 plain_size:
   description: Size of the uncompressed dump in bytes.
   returned: success, not in check mode

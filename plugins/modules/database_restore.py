@@ -26,6 +26,11 @@ attributes:
     support: full
     details: Looks at the target, and whether O(src) is there with O(location=controller).
 options:
+  database_admin_url:
+    description:
+      - Account that may create, rename and drop databases on the target's server, as a URL like O(database_url).
+      - When not set, the account of the database itself is used.
+    type: str
   src:
     description:
       - The dump, on the machine that O(location) says. A name that ends in V(.zst) means that it is compressed with
@@ -61,6 +66,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+database_url:
+  description: Where the database was put, as a URL without a password.
+  returned: success
+  type: str
+  sample: postgresql://papermerge@localhost/papermerge
 database_path:
   description: The SQLite database on the target.
   returned: success

@@ -20,6 +20,10 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import KINDS
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.description import describe_instance
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.instance import (
+    InstanceRequest,
+    require_instance,
+)
 from ansible_collections.papermerge.backup.plugins.modules import instance_info
 from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import ARGUMENTS, DISCOVERY, MEDIA
 from ansible_collections.papermerge.backup.plugins.plugin_utils.listing import list_snapshots, verify_snapshots
@@ -166,7 +170,9 @@ class TestReturnedKeysAreDocumented:
             "database_url": self.instance.database_url,
             "app_version": VERSION,
         }
-        found = describe_instance(params, tick=lambda files, size: None)
+        found = describe_instance(
+            require_instance(InstanceRequest.from_params(params)), params, tick=lambda files, size: None
+        )
         assert set(found) == returned("instance_info", "instance")
 
     def test_of_a_snapshot(self) -> None:

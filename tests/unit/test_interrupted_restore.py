@@ -97,7 +97,7 @@ def test_media_beside_which_a_database_has_appeared_stay(stored: InstanceDirecto
     target.interrupt({"docs/old.pdf": b"old"})
     make_database(target.database)
     (target.media / "docs" / "upload.pdf").write_bytes(b"new")
-    with pytest.raises(TargetError, match=r"interrupted.*not empty any more"):
+    with pytest.raises(TargetError, match=r"interrupted.*but database .* is not empty"):
         restore(stored, target)
     assert (target.media / "docs" / "upload.pdf").read_bytes() == b"new"
     assert (target.media / "docs" / "old.pdf").read_bytes() == b"old"
