@@ -21,6 +21,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.agent.workspace 
     remove_abandoned,
     require_space,
 )
+from ansible_collections.papermerge.backup.plugins.module_utils.database.mysql.rows import read_dump
 from ansible_collections.papermerge.backup.plugins.module_utils.database.sqlite import DatabaseFile
 from ansible_collections.papermerge.backup.plugins.module_utils.database.view import View
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import open_private
@@ -162,6 +163,8 @@ class Verification:
         if engine == "postgresql":
             schemas = [str(name) for name in self.manifest.database.get("schemas") or []]
             return read_archive(self._plain_database(), f"the database of {self._snapshot.id}", line, schemas)
+        if engine == "mysql":
+            return read_dump(self._plain_database(), f"the database of {self._snapshot.id}", line)
         if engine != "sqlite":
             raise UnsupportedError(f"a dump of {engine} cannot be verified deeply")
         path = self._scratch / "database.sqlite3"
