@@ -6,7 +6,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -126,7 +126,7 @@ WAYS: dict[str, Callable[[DatabasePlace], Session]] = {
 }
 
 
-def start_dump(own: OwnDatabase, line: ReleaseLine = LINE) -> contextmanager[Dump]:
+def start_dump(own: OwnDatabase, line: ReleaseLine = LINE) -> AbstractContextManager[Dump]:
     """Return the context of a dump that needs no workspace."""
 
     def no_workspace(_parent: str, _size: int) -> Callable[[str], str]:
