@@ -58,7 +58,8 @@ def check_sizes(place: InstanceDirectory, directory: Path, manifest: Manifest) -
 
     ``directory`` holds the snapshot's own files.
     """
-    sizes = {directory / file.name: file.size for file in (manifest.database_file, manifest.index_file)}
+    files = (manifest.database_file, manifest.index_file, manifest.config_file)
+    sizes = {directory / file.name: file.size for file in files if file is not None}
     for part in manifest.parts:
         sizes[place.part_path(part.id)] = part.size
         sizes[place.record_path(part.id)] = part.record_size
@@ -68,9 +69,7 @@ def check_sizes(place: InstanceDirectory, directory: Path, manifest: Manifest) -
             raise DamageError(f"{path} is missing")
         if found != size:
             raise DamageError(f"{path} has {found:,} bytes, the manifest says {size:,}")
-    strangers = sorted(
-        set(os.listdir(directory)) - {path.name for path in sizes} - {MANIFEST, CHECKSUM, "config.tar.zst"}
-    )
+    strangers = sorted(set(os.listdir(directory)) - {path.name for path in sizes} - {MANIFEST, CHECKSUM})
     if strangers:
         raise DamageError(f"{directory} holds files that the manifest does not name: {strangers[:3]}")
 
@@ -90,6 +89,17 @@ def plain_database(snapshot: StoredSnapshot) -> Iterator[bytes]:
     path = snapshot.directory / file.name
     content = unpack(checked(read_stored(path), file.size, file.sha256, str(path)), file.plain_size, str(path))
     return checked(content, file.plain_size, str(manifest.database["plain_sha256"]), f"the database in {path}")
+
+
+def plain_config(snapshot: StoredSnapshot) -> Iterator[bytes]:
+    """Yield the tar of a snapshot's settings, checked against the manifest; nothing where it has none."""
+    manifest = snapshot.require_manifest()
+    file = manifest.config_file
+    if file is None:
+        return
+    path = snapshot.directory / file.name
+    content = unpack(checked(read_stored(path), file.size, file.sha256, str(path)), file.plain_size, str(path))
+    yield from checked(content, file.plain_size, manifest.fields["config"]["plain_sha256"], f"the settings in {path}")
 
 
 class Verification:
@@ -123,8 +133,9 @@ class Verification:
         stored = self.media.stored_bytes + self.manifest.database_file.size
         self._progress.begin("verify", stored)
         self.media.check(catalog, self._progress)
-        for _piece in plain_database(self._snapshot):
-            pass
+        for content in (plain_database, plain_config):
+            for _piece in content(self._snapshot):
+                pass
         return {"files": self.media.files, "checked_bytes": stored}
 
     def _open_database(self) -> dict[str, Any]:

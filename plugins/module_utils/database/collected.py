@@ -21,7 +21,7 @@ def collected_tables(line: ReleaseLine) -> Set[str]:
 
 def collected_columns(line: ReleaseLine, columns: Sequence[str]) -> List[str]:
     """Return those columns of such a table that the queries speak of: the others may hold whole documents."""
-    queries = [line.rows_query, line.keys_query, line.schema_marker_query] + [query for _table, query in SCHEMA_MARKERS]
+    queries = [line.rows_query, line.schema_marker_query] + [query for _table, query in SCHEMA_MARKERS]
     words = set(re.findall(r"\w+", " ".join(queries)))
     return [column for column in columns if column in words]
 
