@@ -393,8 +393,7 @@ def test_a_dump_of_a_newer_client_goes_onto_an_older_server(
 
 def only_18(version: Callable[..., Any]) -> Callable[..., Any]:
     def look(client: Any, program: str) -> Any:
-        tool = version(client, program)
-        if tool.major != 18:
+        if (tool := version(client, program)).major != 18:
             raise ToolError("not installed")
         return tool
 
