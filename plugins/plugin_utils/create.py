@@ -43,7 +43,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.repository impor
     InstanceDirectory,
     StoredSnapshot,
 )
-from ansible_collections.papermerge.backup.plugins.plugin_utils.settling import Row, Settling
+from ansible_collections.papermerge.backup.plugins.plugin_utils.settling import Settling
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     PartWriter,
     StoredWriter,

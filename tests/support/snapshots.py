@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -22,7 +22,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack i
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.streamed import StreamedSession
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import Verification, scratch_directory
-from tests.support.instances import VERSION, MadeInstance
+from tests.support.instances import VERSION
 
 
 def quiet() -> Progress:
@@ -93,9 +93,17 @@ def place_in(repository: Path, name: str = "one") -> InstanceDirectory:
     return Repository(str(repository)).instance(name)
 
 
-def take(
-    instance: MadeInstance, place: InstanceDirectory, session: Session | None = None, **settings: Any
-) -> dict[str, Any]:
+class Source(Protocol):
+    """What a snapshot can be taken of."""
+
+    @property
+    def media(self) -> Path: ...
+
+    @property
+    def database_url(self) -> str: ...
+
+
+def take(instance: Source, place: InstanceDirectory, session: Session | None = None, **settings: Any) -> dict[str, Any]:
     """Create a snapshot of an instance whose settings are all given by hand. ``warn`` takes the warnings."""
     warn = settings.pop("warn", lambda _text: None)
     request = CreateRequest(
@@ -117,15 +125,15 @@ def take(
 def put_back(
     place: InstanceDirectory,
     media: Path,
-    database: Path,
+    database: Path | str,
     session: Session | None = None,
     snapshot: str = "latest",
     check_only: bool = False,
+    app_version: str = VERSION,
 ) -> dict[str, Any]:
-    """Restore a snapshot to a media directory and a database of one's own."""
-    request = RestoreRequest(
-        snapshot=snapshot, media_root=str(media), database_url=f"sqlite:///{database}", app_version=VERSION
-    )
+    """Restore a snapshot to a media directory and a database of one's own: a file, or the URL of one on a server."""
+    url = database if isinstance(database, str) else f"sqlite:///{database}"
+    request = RestoreRequest(snapshot=snapshot, media_root=str(media), database_url=url, app_version=app_version)
     if session is not None:
         return restore_snapshot(session, place, request, quiet(), check_only)
     with local_agent() as own:
