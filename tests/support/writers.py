@@ -33,6 +33,7 @@ class Writer:
         self._process = process
         self._log = log
         self._result: dict[str, Any] | None = None
+        self._asked = False
 
     @property
     def pid(self) -> int:
@@ -44,14 +45,20 @@ class Writer:
             json.loads(line) for line in self._log.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")
         ]
 
+    def ask_to_stop(self) -> None:
+        """Let it end by itself, after what it is doing."""
+        # A second signal would meet a Python that is about to end and no longer handles it.
+        if not self._asked and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        self._asked = True
+
     def stop(self) -> dict[str, Any]:
         """Let it finish what it is doing and end: {"operations": {name: count}, …}.
 
         Raises WriterError when it had ended already or ends with an error.
         """
+        self.ask_to_stop()
         if self._result is None:
-            if self._process.poll() is None:
-                self._process.send_signal(signal.SIGTERM)
             output, errors = self._process.communicate(timeout=60)
             if self._process.returncode != 0:
                 raise WriterError(f"the writer ended with exit code {self._process.returncode}\n{errors}")
@@ -112,6 +119,13 @@ class Writers:
                 if time.monotonic() > deadline:
                     raise WriterError(f"a writer did not do {more} things in {_WAIT_SECONDS:g} s")
                 time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Let all of them end, and wait for that. Raises WriterError."""
+        for writer in self._writers:
+            writer.ask_to_stop()
+        for writer in self._writers:
+            writer.stop()
 
 
 def between(operations: list[Operation], begin: float, end: float) -> Counter[str]:
