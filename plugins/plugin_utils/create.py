@@ -30,11 +30,12 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifes
     StoredPart,
     checksum_line,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import NAMED_ROWS, Proof, losses
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import Proof, losses
 from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import MediaArchive, excluded_directories
 from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import Discovery
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import describe_snapshot
+from ansible_collections.papermerge.backup.plugins.plugin_utils.notices import notices
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.proving import prove
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import (
@@ -123,8 +124,8 @@ def create_snapshot(
         except BaseException:
             place.discard(incoming)
             raise
-    _warn_of_another_host(manifest, work.previous, warn)
-    _warn_of_changes(manifest, work.previous, warn)
+    for notice in notices(manifest, work.previous):
+        warn(notice)
     description["seconds"] = round(time.monotonic() - begun, 3)
     if reasons and not request.accept_missing:
         raise LossError(
@@ -149,41 +150,6 @@ def plan_snapshot(
         "documents": found["row_counts"].get(release_line_named(found["release_line"]).documents_table, 0),
         **found,
     }
-
-
-def _warn_of_another_host(manifest: Manifest, previous: StoredSnapshot | None, warn: Callable[[str], object]) -> None:
-    """Tell when an instance's last snapshot came from another host: two hosts under one name would be mixed."""
-    if previous is None:
-        return
-    here = manifest.fields["host"]["inventory_name"]
-    before = (previous.require_manifest().fields.get("host") or {}).get("inventory_name")
-    if before not in (None, here):
-        warn(
-            f"instance {manifest.instance} was backed up from host {before} before and from {here} now; two hosts "
-            "need two names: set papermerge_backup_instance"
-        )
-
-
-def _warn_of_changes(manifest: Manifest, previous: StoredSnapshot | None, warn: Callable[[str], object]) -> None:
-    """Tell of originals with another content: Papermerge does that in two cases, and so does who tampers with them."""
-    count = manifest.proof["changed"]
-    if previous is None or not count:
-        return
-    first = manifest.proof["changed_originals"][0]
-    warn(
-        "instance {}: {} of the originals {} another content than in snapshot {}; both snapshots keep their own. The "
-        "first is {} (SHA-256 {} before, {} now); the manifest of {} names {}".format(
-            manifest.instance,
-            count,
-            "has" if count == 1 else "have",
-            previous.id,
-            first["path"],
-            first["before"],
-            first["now"],
-            manifest.id,
-            "it" if count == 1 else f"the first {NAMED_ROWS:,}" if count > NAMED_ROWS else "them all",
-        )
-    )
 
 
 def _first_damaged(manifest: Manifest) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ def many_versions(server: PostgresServer, directory: Path, versions: int) -> Ite
     finally:
         server.drop_database(name)
         server.execute(f"drop role if exists {name}")
+        # pytest would keep them for a while.
+        shutil.rmtree(directory / "big")
 
 
 def create(big: BigInstance, repository: Path) -> Run:
