@@ -18,6 +18,16 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.create import (
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import plan_row, snapshot_row
 
+#: What a create takes besides the discovery settings.
+CREATE_SETTINGS = (
+    "copy_dir",
+    "media_allowed_roots",
+    "derived",
+    "accept_missing",
+    "media_protected_elsewhere",
+    "config",
+)
+
 
 class ActionModule(BackupAction):
     """Takes a snapshot of the host's instance into the repository."""
@@ -33,7 +43,7 @@ class ActionModule(BackupAction):
             instance=place.name,
             collection_version=collection_version(),
             **self.instance_settings(),
-            **{name: arguments[name] for name in ("copy_dir", "media_allowed_roots", "derived", "accept_missing")},
+            **{name: arguments[name] for name in CREATE_SETTINGS},
         )
         with self.session(place.name) as session:
             if self.check_mode:

@@ -30,6 +30,7 @@ class ActionModule(BackupAction):
             **self.instance_settings(),
             snapshot=arguments["snapshot"],
             database_admin_url=arguments["database_admin_url"],
+            config=arguments["config"],
         )
         with self.session(self.place().name) as session:
             result = restore_snapshot(session, place, request, self.progress, check_only=self.check_mode)

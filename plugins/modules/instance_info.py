@@ -152,6 +152,25 @@ instance:
       returned: always
       type: int
       sample: 11534336
+    storage:
+      description:
+        - Object storage that Papermerge uses, with C(backend), C(bucket), C(only) (whether originals are nowhere else)
+          and C(found_in). Not set where there is none.
+      returned: always
+      type: dict
+      sample: {backend: s3, bucket: papermerge, only: true, found_in: unit /etc/systemd/system/papermerge.service}
+    configuration_files:
+      description: Settings files that the instance uses.
+      returned: always
+      type: list
+      elements: str
+      sample: [/etc/papermerge.conf.py, /opt/papermerge/config/settings/production.py]
+    containers:
+      description: Names of the containers that Papermerge runs in.
+      returned: always
+      type: list
+      elements: str
+      sample: [papermerge-web-1, papermerge-worker-1]
     schema_marker:
       description: Newest migration of the database that belongs to Papermerge.
       returned: always

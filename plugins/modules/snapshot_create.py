@@ -42,6 +42,18 @@ options:
       - Whether a snapshot counts as complete in spite of originals that are missing, unreadable or empty.
     type: bool
     default: false
+  media_protected_elsewhere:
+    description:
+      - Whether originals that Papermerge keeps in object storage only (C(PM_STORAGE_BACKEND)) are protected by other
+        means. Without that a create of such an instance fails, because the snapshot does not hold them.
+    type: bool
+    default: false
+  config:
+    description:
+      - Whether the snapshot also holds Papermerge's settings files, unit files and the environment of its service,
+        which hold the secret key and passwords. The manifest names them with their SHA-256 only.
+    type: bool
+    default: false
 seealso:
   - module: papermerge.backup.snapshot_restore
   - module: papermerge.backup.snapshot_verify
@@ -151,6 +163,11 @@ snapshot:
       returned: always
       type: int
       sample: 1198
+    layout:
+      description: How this release keeps originals. V(unknown) means that the proof could say nothing of them.
+      returned: always
+      type: str
+      sample: user_document
     classes:
       description: Number of version rows in each class of the proof.
       returned: always

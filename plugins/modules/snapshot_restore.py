@@ -31,6 +31,13 @@ attributes:
     support: full
     details: Verifies the snapshot and looks at the target.
 options:
+  config:
+    description:
+      - Whether settings files of the snapshot are restored, too, to the paths that they had. A file that is there
+        already with another content is an error. The environment of the service is not restored; it is the file
+        C(environment) of C(config.tar.zst).
+    type: bool
+    default: false
   database_admin_url:
     description:
       - Account that may create, rename and drop databases on the target's server, as a URL like O(database_url).
@@ -101,6 +108,12 @@ media_root:
   returned: success
   type: str
   sample: /srv/papermerge/media
+config:
+  description: The settings files that were written.
+  returned: success, not in check mode
+  type: list
+  elements: str
+  sample: [/etc/papermerge.conf.py]
 database_url:
   description: Where the database was put, as a URL without a password.
   returned: success

@@ -50,6 +50,8 @@ ARGUMENTS: dict[str, Spec] = {
         **MEDIA,
         "copy_dir": {"type": "str"},
         "accept_missing": {"type": "bool", "default": False},
+        "media_protected_elsewhere": {"type": "bool", "default": False},
+        "config": {"type": "bool", "default": False},
     },
     "snapshot_restore": {
         **REPOSITORY,
@@ -60,6 +62,7 @@ ARGUMENTS: dict[str, Spec] = {
         "source": {"type": "str"},
         "snapshot": {"type": "str", "default": "latest"},
         "replace": {"type": "bool", "default": False},
+        "config": {"type": "bool", "default": False},
     },
     "snapshot_info": {
         **REPOSITORIES,

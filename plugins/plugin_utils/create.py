@@ -8,23 +8,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
     write_private,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, LossError
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, LossError, MediaError
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import (
     ReleaseLine,
     release_line_named,
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_of
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import (
-    COMPLETE,
-    FORMAT,
-    INCOMPLETE,
     Manifest,
     StoredFile,
     StoredPart,
@@ -35,7 +32,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import
 from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import Discovery
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import describe_snapshot
-from ansible_collections.papermerge.backup.plugins.plugin_utils.notices import notices
+from ansible_collections.papermerge.backup.plugins.plugin_utils.manifests import Gathered, build_manifest, warn_of
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.proving import prove
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import (
@@ -52,7 +49,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     storage_errors,
     store,
 )
-from ansible_collections.papermerge.backup.plugins.plugin_utils.times import iso, utc_now
+from ansible_collections.papermerge.backup.plugins.plugin_utils.times import utc_now
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
     Call,
     Handlers,
@@ -68,6 +65,7 @@ DATABASE_NAMES = {
     "mysql": "database.sql.zst",
 }
 INDEX_NAME = "index.jsonl.zst"
+CONFIG_NAME = "config.tar.zst"
 
 
 @dataclass(kw_only=True)
@@ -80,6 +78,8 @@ class CreateRequest(Discovery):
     media_allowed_roots: list[str] = field(default_factory=list)
     derived: bool = True
     accept_missing: bool = False
+    media_protected_elsewhere: bool = False
+    config: bool = False
     collection_version: str = ""
 
     def description(self, sizes: bool) -> dict[str, Any]:
@@ -110,6 +110,7 @@ def create_snapshot(
     begun = time.monotonic()
     # Before anything is made: most of what can be wrong is wrong here.
     found = session.call(Call("describe", request.description(False)), told_to(progress))
+    _require_protection(found, request)
     place.make()
     with place.locked():
         place.remove_abandoned()
@@ -124,8 +125,7 @@ def create_snapshot(
         except BaseException:
             place.discard(incoming)
             raise
-    for notice in notices(manifest, work.previous):
-        warn(notice)
+    warn_of(manifest, work.previous, warn)
     description["seconds"] = round(time.monotonic() - begun, 3)
     if reasons and not request.accept_missing:
         raise LossError(
@@ -150,6 +150,22 @@ def plan_snapshot(
         "documents": found["row_counts"].get(release_line_named(found["release_line"]).documents_table, 0),
         **found,
     }
+
+
+def _is_elsewhere(found: dict[str, Any]) -> bool:
+    """Tell whether an instance keeps its originals in object storage only."""
+    return found["storage"] is not None and bool(found["storage"]["only"])
+
+
+def _require_protection(found: dict[str, Any], request: CreateRequest) -> None:
+    """Raise MediaError for originals that no snapshot would hold, unless somebody says that they are protected."""
+    if _is_elsewhere(found) and not request.media_protected_elsewhere:
+        raise MediaError(
+            "Papermerge keeps its originals in bucket {bucket} only ({backend}, {found_in}), which a snapshot does not "
+            "hold; protect the bucket by other means and set papermerge_backup_media_protected_elsewhere".format(
+                **found["storage"]
+            )
+        )
 
 
 def _first_damaged(manifest: Manifest) -> str:
@@ -201,11 +217,40 @@ class _Create:
         )
         self.parts = archive.parts
         database, dump, scan = self._read(found, line, archive)
-        proof, previous = self._timed("prove", lambda: self._prove(line, dump))
+        config = self._timed("config", self._archive_config) if self._request.config else None
+        proof, previous = self._timed("prove", lambda: self._prove(found, line, dump))
         self.previous = previous
         index = store(self._incoming / INDEX_NAME, (entry.encode() for entry in self._catalog.entries()))
         reasons = losses(proof, first=previous is None)
-        manifest = self._manifest(found, line, database, dump, scan, proof, index, reasons, previous)
+        manifest = build_manifest(
+            Gathered(
+                host=self._request.host,
+                instance=self._request.instance,
+                derived=self._request.derived,
+                accepted=self._request.accept_missing,
+                collection_version=self._request.collection_version,
+                sequence=self._sequence,
+                started=self._started,
+                ended=utc_now(),
+                line=line,
+                found=found,
+                dump=dump,
+                scan=scan,
+                database=database,
+                index=index,
+                config=config,
+                parts=self.parts,
+                totals=self._catalog.totals(),
+                proof=proof,
+                reasons=reasons,
+                timings=self._timings,
+                previous=previous,
+            )
+        )
+        text = manifest.encode()
+        with storage_errors(self._incoming):
+            write_private(self._incoming / MANIFEST, text)
+            write_private(self._incoming / CHECKSUM, checksum_line(text))
         return manifest, reasons
 
     def _read(
@@ -284,13 +329,28 @@ class _Create:
             writer.close()
         return StoredFile(writer.path.name, writer.size, sha256, dump["plain_size"]), dump
 
+    def _archive_config(self) -> tuple[StoredFile, dict[str, Any]]:
+        """Bring settings files and secret key here: the stored file, and what the manifest says of its members."""
+        self._progress.begin("config")
+        writer = StoredWriter(self._incoming / CONFIG_NAME, self._host_compresses)
+        try:
+            arguments = {"instance": self._request.as_request(), "compress": self._host_compresses}
+            config = self._call("archive_config", arguments, Handlers(data=writer.write))
+            sha256 = writer.finish()
+        finally:
+            writer.close()
+        stored = StoredFile(writer.path.name, writer.size, sha256, config["plain_size"])
+        return stored, {name: config[name] for name in ("plain_sha256", "entries")}
+
     def _look_again(
         self, files: Iterable[dict[str, Any]], rest_ns: int, take: Callable[[Iterator[dict[str, Any]]], None]
     ) -> None:
         arguments = {**self._media, "instance": self._request.as_request(), "rest_ns": rest_ns}
         self._call("settle", arguments, Handlers(records=take), files)
 
-    def _prove(self, line: ReleaseLine, dump: dict[str, Any]) -> tuple[Proof, StoredSnapshot | None]:
+    def _prove(
+        self, found: dict[str, Any], line: ReleaseLine, dump: dict[str, Any]
+    ) -> tuple[Proof, StoredSnapshot | None]:
         """Return the proof, and the snapshot that it was compared with: the newest complete one that can be read."""
         previous = None
         for previous in self._place.complete():
@@ -302,83 +362,8 @@ class _Create:
             except DamageError:
                 self._catalog.forget_held()
                 previous = None
-        return prove(self._catalog, line, dump["moment_ns"], self._not_expected, self._older), previous
-
-    def _manifest(
-        self,
-        found: dict[str, Any],
-        line: ReleaseLine,
-        database: StoredFile,
-        dump: dict[str, Any],
-        scan: dict[str, Any],
-        proof: Proof,
-        index: StoredFile,
-        reasons: list[str],
-        previous: StoredSnapshot | None,
-    ) -> Manifest:
-        files, size = self._catalog.totals()
-        ended = utc_now()
-        stored = database.size + index.size + sum(part.size + part.record_size for part in self.parts)
-        accepted = self._request.accept_missing
-        manifest = Manifest(
-            {
-                "format": FORMAT,
-                "features": [],
-                "id": "{:06}-{}".format(self._sequence, self._started.strftime("%Y%m%dT%H%M%SZ")),
-                "sequence": self._sequence,
-                "state": INCOMPLETE if reasons and not accepted else COMPLETE,
-                "reasons": reasons,
-                "instance": self._request.instance,
-                "host": {"inventory_name": self._request.host, **found["host"]},
-                "started": iso(self._started),
-                "ended": iso(ended),
-                "papermerge": {
-                    "version": found["version"],
-                    "found_in": found["version_found_in"],
-                    "release_line": line.name,
-                    "project_dir": found["project_dir"],
-                },
-                "database": {
-                    "engine": found["database_engine"],
-                    "path": found["database_path"],
-                    "found_in": found["database_found_in"],
-                    "url": found["database_url"],
-                    "schema_marker": dump["schema_marker"],
-                    "dump_format": dump["dump_format"],
-                    "plain_sha256": dump["plain_sha256"],
-                    "dumped_at_ns": dump["moment_ns"],
-                    **dump["facts"],
-                },
-                "media": {
-                    "root": found["media_root"],
-                    "found_in": found["media_found_in"],
-                    "layout": line.layout,
-                    "mode": found["media_mode"],
-                    "owner": found["media_owner"],
-                    "derived": self._request.derived,
-                },
-                "files": {"database": asdict(database), "index": asdict(index), "config": None},
-                "parts": [asdict(part) for part in self.parts],
-                "row_counts": dump["row_counts"],
-                "proof": proof.as_dict(),
-                "totals": {
-                    "documents": dump["row_counts"].get(line.documents_table, 0),
-                    "files": files,
-                    "media_bytes": size,
-                    "stored_bytes": stored,
-                    "new_bytes": stored,
-                    "skipped_special_files": scan["skipped"],
-                },
-                "timings": self._timings,
-                "collection_version": self._request.collection_version,
-                "previous_manifest_sha256": previous.manifest_sha256 if previous is not None else None,
-            }
-        )
-        text = manifest.encode()
-        with storage_errors(self._incoming):
-            write_private(self._incoming / MANIFEST, text)
-            write_private(self._incoming / CHECKSUM, checksum_line(text))
-        return manifest
+        moment_ns, elsewhere = dump["moment_ns"], _is_elsewhere(found)
+        return prove(self._catalog, line, moment_ns, self._not_expected, self._older, elsewhere), previous
 
 
 def _commit(place: InstanceDirectory, incoming: Path, manifest: Manifest, parts: list[StoredPart]) -> dict[str, Any]:

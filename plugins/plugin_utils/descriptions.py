@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import UNKNOWN_LINE
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import Manifest
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
 
@@ -27,6 +28,7 @@ def describe_snapshot(manifest: Manifest, place: InstanceDirectory) -> dict[str,
         "files": manifest.totals.get("files"),
         "originals": proof.get("proved"),
         "expected": proof.get("expected"),
+        "layout": manifest.media.get("layout"),
         "classes": proof.get("classes"),
         "orphans": proof.get("orphans"),
         "changed": proof.get("changed"),
@@ -47,7 +49,9 @@ def snapshot_row(description: dict[str, Any]) -> dict[str, Any]:
     row = {name: description.get(name) for name in names}
     row["snapshot"] = description.get("id")
     row["time"] = description.get("seconds")
-    if description.get("expected") is not None:
+    if description.get("layout") == UNKNOWN_LINE.layout:
+        row["originals"] = "unknown layout"
+    elif description.get("expected") is not None:
         row["originals"] = "{originals}/{expected}".format(**description)
     return row
 

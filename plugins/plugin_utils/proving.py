@@ -16,17 +16,19 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof i
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 
 
-def prove(catalog: Catalog, line: ReleaseLine, dumped_at_ns: int, not_expected: int, older: int) -> Proof:
+def prove(
+    catalog: Catalog, line: ReleaseLine, dumped_at_ns: int, not_expected: int, older: int, elsewhere: bool = False
+) -> Proof:
     """Put every version row into its class, count the originals that no row accounts for, and find those that changed.
 
     ``dumped_at_ns``: moment of the dump in nanoseconds since 1970 by the host's clock; ``older``: versions whose paths
-    cannot be computed.
+    cannot be computed; ``elsewhere``: originals are in object storage only.
     """
-    proof = Proof()
+    proof = Proof(layout_known=line.is_known)
     proof.classes[NOT_EXPECTED] = not_expected
     proof.classes[NOT_COMPUTABLE] = older
     for path, row, state, held in catalog.expected_states():
-        proof.add(classify(state, dumped_at_ns), row, path, held)
+        proof.add(classify(state, dumped_at_ns, elsewhere), row, path, held)
     proof.unreadable_files = catalog.count_state(UNREADABLE)
     proof.changing_files = catalog.count_state(CHANGING)
     for directory in line.originals:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import SettingError
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_of
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import Manifest
 from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import Discovery
@@ -27,6 +28,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.sessio
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import (
     Verification,
     media_of,
+    plain_config,
     plain_database,
     require_same_counts,
     require_same_proof,
@@ -43,6 +45,7 @@ class RestoreRequest(Discovery):
 
     snapshot: str = "latest"
     database_admin_url: str | None = None
+    config: bool = False
 
 
 def restore_snapshot(
@@ -56,6 +59,10 @@ def restore_snapshot(
     begun = time.monotonic()
     snapshot = place.select(request.snapshot)
     manifest = snapshot.require_manifest()
+    if request.config and manifest.config_file is None:
+        raise SettingError(
+            f"snapshot {manifest.id} holds no settings files; restore it without papermerge_backup_config"
+        )
     with scratch_directory() as scratch, Catalog(scratch / "restore.sqlite3") as catalog:
         verification = Verification(place, snapshot, progress, scratch)
         verification.check_stored(catalog)
@@ -70,6 +77,7 @@ def restore_snapshot(
         if not check_only:
             work = _Restore(session, place, snapshot, target, progress, catalog)
             result.update(work.run())
+            result["config"] = work.restore_config() if request.config else []
     result["seconds"] = round(time.monotonic() - begun, 3)
     return result
 
@@ -82,6 +90,7 @@ def _check_target(session: Session, manifest: Manifest, request: RestoreRequest,
                 "instance": request.as_request(),
                 "admin_url": request.database_admin_url,
                 "sides": ["media", "database"],
+                "config": manifest.config_entries if request.config else [],
                 "clear_up": clear_up,
                 "snapshot_version": manifest.version,
                 "source_media_root": str(manifest.media["root"]),
@@ -156,6 +165,12 @@ class _Restore:
             "owners_kept": placed["given_away"],
             "row_counts": self._manifest.row_counts,
         }
+
+    def restore_config(self) -> list[str]:
+        """Write the settings files of the snapshot to their places; returns which."""
+        arguments = {"entries": self._manifest.config_entries, "compressed": False, "host_path": ""}
+        answer = self._session.call(Call("receive_config", arguments, data=plain_config(self._snapshot)))
+        return list(answer["written"])
 
     def _receive_database(self, state: dict[str, Any]) -> int:
         """Bring the database beside its place, and prove it with its own rows against the restored files."""

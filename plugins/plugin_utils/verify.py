@@ -22,12 +22,17 @@ from ansible_collections.papermerge.backup.plugins.module_utils.agent.workspace 
     require_space,
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.database.sqlite import DatabaseFile
+from ansible_collections.papermerge.backup.plugins.module_utils.database.view import View
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import open_private
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError
-from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import release_line_named
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, UnsupportedError
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import (
+    ReleaseLine,
+    release_line_named,
+)
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import Manifest
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import differences
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
+from ansible_collections.papermerge.backup.plugins.plugin_utils.pgdump import read_archive
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import (
     CHECKSUM,
@@ -53,7 +58,8 @@ def check_sizes(place: InstanceDirectory, directory: Path, manifest: Manifest) -
 
     ``directory`` holds the snapshot's own files.
     """
-    sizes = {directory / file.name: file.size for file in (manifest.database_file, manifest.index_file)}
+    files = (manifest.database_file, manifest.index_file, manifest.config_file)
+    sizes = {directory / file.name: file.size for file in files if file is not None}
     for part in manifest.parts:
         sizes[place.part_path(part.id)] = part.size
         sizes[place.record_path(part.id)] = part.record_size
@@ -63,9 +69,7 @@ def check_sizes(place: InstanceDirectory, directory: Path, manifest: Manifest) -
             raise DamageError(f"{path} is missing")
         if found != size:
             raise DamageError(f"{path} has {found:,} bytes, the manifest says {size:,}")
-    strangers = sorted(
-        set(os.listdir(directory)) - {path.name for path in sizes} - {MANIFEST, CHECKSUM, "config.tar.zst"}
-    )
+    strangers = sorted(set(os.listdir(directory)) - {path.name for path in sizes} - {MANIFEST, CHECKSUM})
     if strangers:
         raise DamageError(f"{directory} holds files that the manifest does not name: {strangers[:3]}")
 
@@ -85,6 +89,17 @@ def plain_database(snapshot: StoredSnapshot) -> Iterator[bytes]:
     path = snapshot.directory / file.name
     content = unpack(checked(read_stored(path), file.size, file.sha256, str(path)), file.plain_size, str(path))
     return checked(content, file.plain_size, str(manifest.database["plain_sha256"]), f"the database in {path}")
+
+
+def plain_config(snapshot: StoredSnapshot) -> Iterator[bytes]:
+    """Yield the tar of a snapshot's settings, checked against the manifest; nothing where it has none."""
+    manifest = snapshot.require_manifest()
+    file = manifest.config_file
+    if file is None:
+        return
+    path = snapshot.directory / file.name
+    content = unpack(checked(read_stored(path), file.size, file.sha256, str(path)), file.plain_size, str(path))
+    yield from checked(content, file.plain_size, manifest.fields["config"]["plain_sha256"], f"the settings in {path}")
 
 
 class Verification:
@@ -118,33 +133,49 @@ class Verification:
         stored = self.media.stored_bytes + self.manifest.database_file.size
         self._progress.begin("verify", stored)
         self.media.check(catalog, self._progress)
-        for _piece in plain_database(self._snapshot):
-            pass
+        for content in (plain_database, plain_config):
+            for _piece in content(self._snapshot):
+                pass
         return {"files": self.media.files, "checked_bytes": stored}
 
     def _open_database(self) -> dict[str, Any]:
-        """Unpack the database to a file, open it, and compare its counts with the manifest."""
+        """Look into the database without its server, and compare its counts and rows with the manifest."""
         self._progress.begin("database", self.manifest.database_file.plain_size)
         line = release_line_named(self.manifest.release_line)
-        path = self._scratch / "database.sqlite3"
-        require_space(str(self._scratch), self.manifest.database_file.plain_size, "a deep verification")
-        with storage_errors(path), open_private(path) as stream:
-            for piece in plain_database(self._snapshot):
-                stream.write(piece)
-                self._progress.advance(len(piece))
-        proved = 0
-        with (
-            DatabaseFile(str(path), f"of {self._snapshot.id}") as database,
-            Catalog(self._scratch / "rows.sqlite3") as catalog,
-        ):
-            database.quick_check()
-            require_same_counts(self.manifest, database.row_counts(line), database.schema_marker(line))
+        with self._database_view(line) as view, Catalog(self._scratch / "rows.sqlite3") as catalog:
+            require_same_counts(self.manifest, view.row_counts(line), view.schema_marker(line))
             catalog.add_expected(
-                (row.path, row.row, row.key) for row in database.expected_rows(line) if row.path is not None
+                (row.path, row.row, row.key) for row in view.expected_rows(line) if row.path is not None
             )
             catalog.add_entries(self.media.entries())
             proved = require_same_proof(self.manifest, catalog)
         return {"row_counts_compared": len(self.manifest.row_counts), "proved": proved}
+
+    def _plain_database(self) -> Iterator[bytes]:
+        for piece in plain_database(self._snapshot):
+            yield piece
+            self._progress.advance(len(piece))
+
+    def _database_view(self, line: ReleaseLine) -> View:
+        """Return what the dump holds; the caller closes it."""
+        engine = self.manifest.engine
+        if engine == "postgresql":
+            schemas = [str(name) for name in self.manifest.database.get("schemas") or []]
+            return read_archive(self._plain_database(), f"the database of {self._snapshot.id}", line, schemas)
+        if engine != "sqlite":
+            raise UnsupportedError(f"a dump of {engine} cannot be verified deeply")
+        path = self._scratch / "database.sqlite3"
+        require_space(str(self._scratch), self.manifest.database_file.plain_size, "a deep verification")
+        with storage_errors(path), open_private(path) as stream:
+            for piece in self._plain_database():
+                stream.write(piece)
+        database = DatabaseFile(str(path), f"of {self._snapshot.id}")
+        try:
+            database.quick_check()
+        except BaseException:
+            database.close()
+            raise
+        return database
 
 
 def require_same_counts(manifest: Manifest, counts: dict[str, int], marker: str) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import SettingError, UnsupportedError
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import SettingError
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge import instance as instance_module
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.configuration import configuration_file
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.instance import (
     InstanceRequest,
     find_instance,
@@ -21,12 +22,9 @@ from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.proje
     find_project,
     is_project,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import release_line_of
-from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.settings import (
-    _from_configuration,
-    configuration_file,
-    read_settings,
-)
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import UNKNOWN_LINE, release_line_of
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.settings import Settings, Variables
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.sources import read_settings
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.version import find_version
 from tests.support.projects import VERSION_TUPLE, make_environment, make_process, make_project, make_unit
 
@@ -82,7 +80,8 @@ def test_a_unit_tells_directory_environment_and_programs(root: Path, tmp_path: P
     assert (found.directory, found.found_in) == (str(directory), f"unit {unit}")
     assert found.programs == [f"{directory}/.venv/bin/gunicorn"]
     assert found.user_id == 0
-    assert found.environment == {
+    assert found.environment["TOKEN"] == "1", "settings modules read what they like"
+    assert found.service_environment == {
         "DJANGO_SETTINGS_MODULE": "config.settings.prod",
         "PAPERMERGE_CONFIG": "/etc/x y",
         "DBTYPE": "sqlite",
@@ -101,7 +100,7 @@ def test_a_process_tells_directory_and_environment_and_one_in_a_container_is_not
     found = find_project(None, str(root))
     assert found is not None
     assert (found.directory, found.found_in) == (str(directory), "working directory of process 7")
-    assert (found.programs, found.environment) == (["/venv/bin/python"], {"DJANGO_SETTINGS_MODULE": "config.x"})
+    assert (found.programs, found.service_environment) == (["/venv/bin/python"], {"DJANGO_SETTINGS_MODULE": "config.x"})
     assert found.user_id == os.geteuid()
 
 
@@ -183,16 +182,24 @@ def test_a_version_that_cannot_be_read_is_no_version(tmp_path: Path, text: str) 
 
 
 @pytest.mark.parametrize(
-    ("version", "line"), [("2.0.2", "2.0"), ("2.0", "2.0"), ("2.0.0rc1", "2.0"), ("1.5.5", "1.x"), ("1.0.0", "1.x")]
+    ("version", "line"),
+    [("2.0.2", "2.0"), ("2.0", "2.0"), ("2.0.0rc1", "2.0"), ("1.5.5", "1.x"), ("1.0.0", "1.x")]
+    + [("2.1.9", "2.1"), ("3.0", "3.0-3.2"), ("3.2", "3.0-3.2"), ("3.3.1", "3.3"), ("3.4.1", "3.4"), ("3.5", "3.5")]
+    + [("3.5.3", "3.5"), ("3.6.0a16", "3.6")],
 )
 def test_a_version_belongs_to_a_release_line(version: str, line: str) -> None:
     assert release_line_of(version).name == line
 
 
-@pytest.mark.parametrize("version", ["2.1.9", "3.5.3", "0.9", "2", "", "unknown", "x.y", "20.0"])
-def test_a_version_of_no_known_line_is_refused(version: str) -> None:
-    with pytest.raises(UnsupportedError, match="none of the release lines"):
-        release_line_of(version)
+@pytest.mark.parametrize("version", ["2.2", "3.7.0", "4.0", "0.9", "2", "", "unknown", "x.y", "20.0"])
+def test_a_version_that_the_table_does_not_have_belongs_to_the_unknown_line(version: str) -> None:
+    assert release_line_of(version) is UNKNOWN_LINE
+    assert not UNKNOWN_LINE.is_known
+
+
+def _from_configuration(project: Project, system_root: str) -> Settings:
+    assert project.python() is None
+    return read_settings(project, "2.0.2", system_root)
 
 
 CONFIGURATION = """
@@ -250,13 +257,13 @@ def test_a_papermerge_conf_py_that_cannot_be_understood_is_named(
 def test_the_configuration_files_are_searched_in_papermerges_order(tmp_path: Path, root: Path) -> None:
     directory = make_project(tmp_path / "dms")
     (tmp_path / "own.py").write_text("")
-    project = project_at(directory, environment={"PAPERMERGE_CONFIG": str(tmp_path / "own.py")})
-    assert configuration_file(project, str(root)) == str(tmp_path / "own.py")
+    variables = Variables({"PAPERMERGE_CONFIG": str(tmp_path / "own.py")}, "test")
+    assert configuration_file(variables, str(directory), str(root)) == str(tmp_path / "own.py")
     (directory / "papermerge.conf.py").write_text("")
-    assert configuration_file(project, str(root)) == str(directory / "papermerge.conf.py")
+    assert configuration_file(variables, str(directory), str(root)) == str(directory / "papermerge.conf.py")
     (root / "etc").mkdir()
     (root / "etc" / "papermerge.conf.py").write_text("")
-    assert configuration_file(project, str(root)) == str(root / "etc" / "papermerge.conf.py")
+    assert configuration_file(variables, str(directory), str(root)) == str(root / "etc" / "papermerge.conf.py")
 
 
 SETTINGS = """
@@ -271,12 +278,12 @@ def test_django_itself_is_asked_where_the_projects_python_is_at_hand(tmp_path: P
     directory = make_project(tmp_path / "dms", CONFIGURATION)
     make_environment(directory / ".venv")
     (directory / "config" / "settings" / "dev.py").write_text(SETTINGS)
-    found = read_settings(project_at(directory))
+    found = read_settings(project_at(directory), "2.0.2")
     assert (found.media_root, found.database.path) == (f"{directory}/media", f"{directory}/data/db.sqlite3")
     assert found.media_found_in == f"Django settings config.settings.dev in {directory}"
     (directory / "config" / "settings" / "prod.py").write_text(SETTINGS)
     environment = {"DJANGO_SETTINGS_MODULE": "config.settings.prod", "MEDIA_HERE": "/srv/media"}
-    found = read_settings(project_at(directory, environment=environment))
+    found = read_settings(project_at(directory, environment=environment), "2.0.2")
     assert (found.media_root, found.media_found_in) == (
         "/srv/media",
         f"Django settings config.settings.prod in {directory}",
@@ -293,7 +300,7 @@ def test_django_settings_that_do_not_load_are_named_with_the_reason(tmp_path: Pa
     make_environment(directory / ".venv")
     (directory / "config" / "settings" / "dev.py").write_text(text)
     with pytest.raises(SettingError, match=words) as caught:
-        read_settings(project_at(directory))
+        read_settings(project_at(directory), "2.0.2")
     assert "config.settings.dev" in caught.value.message
     assert "set papermerge_backup_media_root and papermerge_backup_database_url" in caught.value.message
 

@@ -27,6 +27,7 @@ from ..papermerge.description import describe_instance
 from ..papermerge.instance import Instance, InstanceRequest, require_instance
 from ..paths import is_safe_member, path_fields, path_of
 from . import placing, restore
+from .configuration import archive_configuration
 from .hostfile import sink
 from .main import Channel
 from .rows import row_record
@@ -228,6 +229,23 @@ class _Frames:
             self._pipe.stop()
 
 
+def archive_config(channel: Channel, arguments: Arguments) -> Result:
+    """Send a tar of the instance's settings files and environment; the result names its entries."""
+    entries: List[Dict[str, Any]] = []
+    digest = hashlib.sha256()
+    size = 0
+
+    def content() -> Iterator[bytes]:
+        nonlocal size
+        for piece in archive_configuration(instance_of(channel, arguments), entries):
+            digest.update(piece)
+            size += len(piece)
+            yield piece
+
+    compress(zstd_program() if arguments["compress"] else None, content(), channel.data)
+    return {"entries": entries, "plain_size": size, "plain_sha256": digest.hexdigest()}
+
+
 def settle(channel: Channel, arguments: Arguments) -> Result:
     """Look again at the input records: a record each with ``row`` (it exists and still names this file) and the file's
     ``size``, ``ctime_ns`` and whether it ``rests``: unchanged for ``rest_ns``. The size is null for no file.
@@ -320,6 +338,7 @@ OPERATIONS: Dict[str, Callable[[Channel, Arguments], Result]] = {
     "dump_database": dump_database,
     "scan_media": scan_media,
     "archive_media": archive_media,
+    "archive_config": archive_config,
     "settle": settle,
     "make_directory": make_directory,
     "keep_directory": keep_directory,
@@ -329,6 +348,7 @@ OPERATIONS: Dict[str, Callable[[Channel, Arguments], Result]] = {
     "begin_restore": placing.begin_restore,
     "extract": restore.extract,
     "receive_database": restore.receive_database,
+    "receive_config": restore.receive_config,
     "place": placing.place,
     "abandon_restore": placing.abandon_restore,
 }

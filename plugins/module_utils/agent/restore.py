@@ -18,6 +18,7 @@ from ..errors import DamageError, SettingError, TargetError, ToolError, describe
 from ..media.extract import Extractor, Ownership, PartMemberPlan, part_member_plan
 from ..papermerge.instance import Instance
 from ..papermerge.releases import release_line_named
+from .configuration import require_free, restore_configuration
 from .interrupted import DATABASE, MEDIA, interrupted_restores
 from .main import Channel
 from .placing import clear_up, require_empty
@@ -70,6 +71,7 @@ def check_target(channel: Channel, arguments: Arguments) -> Result:
         if arguments.get("clear_up"):
             clear_up(media_root, database, server)
         require_empty(media_root, database, server)
+    require_free(arguments.get("config", []))
     _require_space(media_root, database, arguments)
     return {
         "media_root": media_root,
@@ -206,6 +208,11 @@ def extract(channel: Channel, arguments: Arguments) -> Result:
         finally:
             extractor.close()
     return {"files": extractor.files, "size": extractor.size}
+
+
+def receive_config(channel: Channel, arguments: Arguments) -> Result:
+    """Write settings files: the input data are their tar, ``entries`` the manifest's."""
+    return {"written": restore_configuration(_plain(channel, arguments), arguments["entries"])}
 
 
 def receive_database(channel: Channel, arguments: Arguments) -> Result:

@@ -25,7 +25,6 @@ def describe_instance(
     are counted, too, and ``tick`` is told how many and how large so far. Refuses an empty media directory while
     documents are expected unless ``accept_missing``.
     """
-    database = database_at(instance.database, instance.database_found_in)
     line = instance.line
     if line.is_known and instance.database.engine not in line.engines:
         raise UnsupportedError(
@@ -34,6 +33,7 @@ def describe_instance(
                 instance.version, instance.version_found_in, instance.database.engine, instance.database_found_in
             )
         )
+    database = database_at(instance.database, instance.database_found_in)
     root = MediaRoot(instance.media_root, params["media_allowed_roots"], instance.media_found_in)
     try:
         database.check()
@@ -45,7 +45,8 @@ def describe_instance(
             # As long as reading all version rows.
             if params["sizes"] or not (params["accept_missing"] or _has_entries(root)):
                 expected = sum(1 for row in view.expected_rows(line) if row.path is not None)
-        if expected and not params["accept_missing"]:
+        elsewhere = instance.storage is not None and instance.storage.only
+        if expected and not params["accept_missing"] and not elsewhere:
             _require_files(root, instance, expected)
         status = os.fstat(root.descriptor)
         result: Dict[str, Any] = {

@@ -1,198 +1,168 @@
 # Copyright: (c) 2026, the papermerge.backup contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What Papermerge's own settings say: media directory and database of a 1.x or 2.0 project."""
+"""What Papermerge's own settings say of media, database and storage, and what all their readers share."""
 
 from __future__ import annotations
 
-import ast
-import json
 import os
-import pwd
-import subprocess
+import re
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Protocol, Tuple
 
 from ..database.place import ENGINES, DatabasePlace
 from ..errors import SettingError
-from .projects import Project
 
-#: Loads the settings only; the application is not started (seen to work on 2.0.2).
-SETTINGS_PROGRAM = """
-import json, sys
-sys.path.insert(0, "")
-from django.conf import settings
-database = settings.DATABASES["default"]
-print("papermerge-settings " + json.dumps({"media": str(settings.MEDIA_ROOT), "engine": database["ENGINE"],
-                                           "name": str(database["NAME"])}))
-"""
-SETTINGS_MARK = "papermerge-settings "
-TIMEOUT = 60
-#: How the values of DBTYPE in papermerge.conf.py name an engine.
-DATABASE_TYPES = {"pg": "postgresql", "postgre": "postgresql", "my": "mysql", "maria": "mysql", **ENGINES}
+#: How DBTYPE of papermerge.conf.py, [database] type of papermerge.toml and Django name an engine.
+DATABASE_TYPES = {
+    "pg": "postgresql",
+    "postgre": "postgresql",
+    "postgresql_psycopg2": "postgresql",
+    "postgis": "postgresql",
+    "my": "mysql",
+    "maria": "mysql",
+    "sqlite3": "sqlite",
+    **ENGINES,
+}
+MEDIA_HINT = "set papermerge_backup_media_root"
+DATABASE_HINT = "set papermerge_backup_database_url"
+#: The variables that decide where an instance keeps its media, its database, and whether in a bucket.
+MEDIA_VARIABLES = re.compile(
+    r"(DJANGO_SETTINGS_MODULE|PAPERMERGE_CONFIG|PAPERMERGE__CONFIG|PAPERMERGE__MAIN__MEDIA_ROOT|PM_MEDIA_ROOT)\Z", re.I
+)
+DATABASE_VARIABLES = re.compile(
+    r"(DJANGO_SETTINGS_MODULE|PAPERMERGE_CONFIG|PAPERMERGE__CONFIG|PAPERMERGE__DATABASE__\w+|PM_DB_URL|PM_DB_SSL"
+    r"|POSTGRES_(DB|USER|PASSWORD|HOST|PORT))\Z",
+    re.I,
+)
+STORAGE_VARIABLES = re.compile(
+    r"(PAPERMERGE__MAIN__FILE_SERVER|PAPERMERGE__S3__BUCKET_NAME|PM_STORAGE_BACKEND|PM_BUCKET_NAME)\Z", re.I
+)
+#: Options of Django's connections that say how a server is reached. The others mean something to Django alone.
+CONNECTION_OPTIONS = {
+    "postgresql": (
+        "channel_binding",
+        "connect_timeout",
+        "gssencmode",
+        "krbsrvname",
+        "passfile",
+        "service",
+        "sslcert",
+        "sslcrl",
+        "sslkey",
+        "sslmode",
+        "sslrootcert",
+        "target_session_attrs",
+    ),
+    "mysql": ("connect_timeout", "read_default_file", "read_default_group", "ssl_mode"),
+}
+SECRET_VARIABLES = re.compile(r"URL|PASS|SECRET|KEY|TOKEN|CREDENTIAL", re.I)
+
+
+@dataclass(frozen=True)
+class ObjectStorage:
+    """A bucket that holds originals. ``only``: they are nowhere else; otherwise it mirrors the media directory."""
+
+    backend: str
+    bucket: str
+    only: bool
+    found_in: str
+
+    def as_dict(self) -> Dict[str, Any]:
+        return {"backend": self.backend, "bucket": self.bucket, "only": self.only, "found_in": self.found_in}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Media root (absolute) and database, each with the place where it was found."""
+    """Media root (absolute) and database, each with the place where it was found, and the bucket if there is one."""
 
     media_root: str
     media_found_in: str
     database: DatabasePlace
     database_found_in: str
+    storage: Optional[ObjectStorage] = None
 
 
-def read_settings(project: Project) -> Settings:
-    """Return the settings of a project, from Django where its Python is at hand, else from papermerge.conf.py.
+class SettingsSource(Protocol):
+    """Settings of one installation. Each part is read when it is asked for, so that what is set by hand is not read.
 
-    Raises SettingError for settings that cannot be read; explicit values make the call unnecessary.
+    The methods raise SettingError for what cannot be read or understood.
     """
-    python = project.python()
-    return _from_django(project, python) if python else _from_configuration(project)
+
+    def media(self) -> Tuple[str, str]:
+        """Return (media root, where it was found)."""
+
+    def database(self) -> Tuple[DatabasePlace, str]:
+        """Return (place, where it was found)."""
+
+    def storage(self) -> Optional[ObjectStorage]:
+        """Return the bucket with originals, or None."""
 
 
-def _demote(user_id: Optional[int], directory: str) -> Optional[Callable[[], None]]:
-    """Return a function that gives up root's rights for a child process: the project's code is not ours."""
-    if os.geteuid() != 0:
-        return None
-    uid = os.stat(directory).st_uid if user_id is None else user_id
-    if uid == 0:
-        return None
-    try:
-        entry = pwd.getpwuid(uid)
-        gid, groups = entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
-    except KeyError:
-        gid, groups = os.stat(directory).st_gid, []
-
-    def demote() -> None:
-        os.setgroups(groups)
-        os.setgid(gid)
-        os.setuid(uid)
-
-    return demote
+def settings_of(source: SettingsSource) -> Settings:
+    """Read a source whole. Raises SettingError."""
+    return Settings(*source.media(), *source.database(), source.storage())
 
 
-def _settings_module(project: Project) -> str:
-    """Return the settings module: of the service, or the default that manage.py sets."""
-    if "DJANGO_SETTINGS_MODULE" in project.environment:
-        return project.environment["DJANGO_SETTINGS_MODULE"]
-    path = os.path.join(project.directory, "manage.py")
-    for node in ast.walk(_parse(path)):
-        if isinstance(node, ast.Call) and len(node.args) == 2:
-            values = [getattr(argument, "value", None) for argument in node.args]
-            if values[0] == "DJANGO_SETTINGS_MODULE" and isinstance(values[1], str):
-                return values[1]
-    raise SettingError(
-        "{0} names no DJANGO_SETTINGS_MODULE; set papermerge_backup_media_root and "
-        "papermerge_backup_database_url".format(path)
-    )
+class Variables:
+    """An environment whose variables know where they were found. An empty variable counts as one that is not set."""
+
+    def __init__(self, environment: Mapping[str, str], found_in: str, places: Optional[Mapping[str, str]] = None):
+        """``places``: for a variable's name what takes the place of ``found_in``."""
+        # pydantic, which reads them since 3.3, looks for a name in any case.
+        names = sorted(environment, key=lambda name: name.isupper())
+        self._names = {name.upper(): name for name in names if environment[name] != ""}
+        self._environment = environment
+        self._places = places or {}
+        self.found_in = found_in
+
+    def get(self, name: str) -> Optional[str]:
+        return self._environment[self._names[name]] if name in self._names else None
+
+    def where(self, name: str) -> str:
+        written = self._names.get(name, name)
+        return "{0} in {1}".format(written, self._places.get(written, self.found_in))
+
+    def asks_for(self, name: str) -> bool:
+        """Tell whether a variable is set to what pydantic takes for true."""
+        return (self.get(name) or "").lower() in ("1", "true", "t", "yes", "y", "on")
 
 
-def _parse(path: str) -> ast.Module:
-    try:
-        with open(path, "rb") as stream:
-            return ast.parse(stream.read(1 << 20), path)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SettingError("{0} cannot be read: {1}".format(path, error)) from None
+def below(directory: str, path: str) -> str:
+    """Return a path of a setting as an absolute one."""
+    return os.path.normpath(os.path.join(directory, path))
 
 
-def _from_django(project: Project, python: str) -> Settings:
-    module = _settings_module(project)
-    where = "Django settings {0} in {1}".format(module, project.directory)
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        **project.environment,
-        "DJANGO_SETTINGS_MODULE": module,
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    hint = "; set papermerge_backup_media_root and papermerge_backup_database_url"
-    try:
-        answer = subprocess.run(
-            [python, "-W", "ignore", "-c", SETTINGS_PROGRAM],
-            cwd=project.directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TIMEOUT,
-            check=False,
-            preexec_fn=_demote(project.user_id, project.directory),
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise SettingError("{0} cannot be loaded with {1}: {2}{3}".format(where, python, error, hint)) from None
-    lines = answer.stdout.decode("utf-8", "replace").splitlines()
-    found = [line[len(SETTINGS_MARK) :] for line in lines if line.startswith(SETTINGS_MARK)]
-    if answer.returncode != 0 or not found:
-        complaint = answer.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no answer"]
-        raise SettingError("{0} cannot be loaded with {1}: {2}{3}".format(where, python, complaint[0], hint))
-    values: Dict[str, Any] = json.loads(found[-1])
-    return Settings(
-        _absolute(values["media"], project),
-        where,
-        _place(values["engine"].rsplit(".", 1)[-1], values["name"], project, where),
-        where,
-    )
-
-
-def _absolute(path: str, project: Project) -> str:
-    return os.path.normpath(os.path.join(project.directory, path))
-
-
-def _place(kind: str, name: str, project: Project, where: str) -> DatabasePlace:
-    engine = DATABASE_TYPES.get(kind.replace("sqlite3", "sqlite"))
+def engine_of(kind: str, found_in: str) -> str:
+    """Return the engine that a setting names. Raises SettingError."""
+    engine = DATABASE_TYPES.get(kind.lower())
     if engine is None:
-        raise SettingError(
-            "{0} names the unknown database engine {1!r}; set papermerge_backup_database_url".format(where, kind)
-        )
-    return DatabasePlace(engine, _absolute(name, project) if engine == "sqlite" else "")
+        raise SettingError("{0} names the unknown database engine {1!r}; {2}".format(found_in, kind, DATABASE_HINT))
+    return engine
 
 
-def configuration_file(project: Project, system_root: str = "/") -> Optional[str]:
-    """Return the papermerge.conf.py that Papermerge 1.x and 2.0 would load, or None.
-
-    Its order: /etc, the project, and PAPERMERGE_CONFIG only where neither exists.
-    """
-    candidates = [
-        os.path.join(system_root, "etc/papermerge.conf.py"),
-        os.path.join(project.directory, "papermerge.conf.py"),
-    ]
-    if "PAPERMERGE_CONFIG" in project.environment:
-        candidates.append(_absolute(project.environment["PAPERMERGE_CONFIG"], project))
-    return next((path for path in candidates if os.path.isfile(path)), None)
+def port_of(value: Any, found_in: str) -> int:
+    """Return a port, 0 for one that is not set. Raises SettingError."""
+    text = str(value if value is not None else "").strip()
+    if text and not text.isdigit():
+        raise SettingError("{0} has the port {1!r}, which is no number; {2}".format(found_in, text, DATABASE_HINT))
+    return int(text or 0)
 
 
-def _constants(path: str) -> Dict[str, Any]:
-    """Return the names that a Python file sets to literals, without running it."""
-    values: Dict[str, Any] = {}
-    for node in _parse(path).body:
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                if isinstance(target, ast.Name):
-                    try:
-                        values[target.id] = ast.literal_eval(node.value)
-                    except (ValueError, TypeError):
-                        values[target.id] = None
-    return values
+def connection_options(engine: str, given: Mapping[str, Any]) -> Tuple[Tuple[str, str], ...]:
+    """Return what of Django's OPTIONS says how a server is reached; MySQL's ``ssl`` as ssl_ca, ssl_cert, ssl_key."""
+    found = {name: value for name, value in given.items() if name in CONNECTION_OPTIONS[engine]}
+    certificates = given.get("ssl")
+    if engine == "mysql" and isinstance(certificates, dict):
+        found.update({"ssl_" + name: value for name, value in certificates.items()})
+    return tuple((name, str(value)) for name, value in found.items() if isinstance(value, (str, int)))
 
 
-def _from_configuration(project: Project, system_root: str = "/") -> Settings:
-    path = configuration_file(project, system_root)
-    values = _constants(path) if path else {}
-
-    def setting(name: str, default: str) -> Tuple[str, str]:
-        if name not in values:
-            return default, "default of project {0}".format(project.directory)
-        value = values[name]
-        if not isinstance(value, str):
-            raise SettingError(
-                "{0} in {1} is not a plain text and the project's Python was not found; set "
-                "papermerge_backup_media_root and papermerge_backup_database_url".format(name, path)
-            )
-        return value, "{0} in {1}".format(name, path)
-
-    media, media_found_in = setting("MEDIA_DIR", os.path.join(project.directory, "media"))
-    kind, kind_found_in = setting("DBTYPE", "sqlite")
-    directory, found_in = setting("DBDIR", project.directory)
-    place = _place(kind.lower(), os.path.join(directory, "db.sqlite3"), project, kind_found_in)
-    return Settings(
-        _absolute(media, project), media_found_in, place, found_in if place.engine == "sqlite" else kind_found_in
-    )
+def hidden(text: str, environment: Mapping[str, str]) -> str:
+    """Return a text without what the secret variables of an environment hold."""
+    for name, value in environment.items():
+        if len(value) > 3 and SECRET_VARIABLES.search(name):
+            text = text.replace(value, "…")
+            for piece in re.findall(r"://[^:/@]*:(.+)@", value):
+                text = text.replace(piece, "…")
+    return text

@@ -1,20 +1,19 @@
 # Copyright: (c) 2026, the papermerge.backup contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which Papermerge a project is, read from its files (docs: facts of each release line differ in where it says so)."""
+"""Which Papermerge a project is, read from its files: the release lines differ in where it stands."""
 
 from __future__ import annotations
 
 import ast
 import glob
 import os
-import re
 from typing import List, Optional, Tuple
 
 from ..errors import SettingError
-from .projects import Project
+from .configuration import parse_python
+from .projects import Project, distributions_in, project_table
 
-DISTRIBUTION = re.compile(r"papermerge(?:_core)?-([0-9][^-]*)\.dist-info\Z")
 SYSTEM_PACKAGES = (
     "/usr/lib/python3/dist-packages",
     "/usr/local/lib/python3*/dist-packages",
@@ -26,9 +25,9 @@ SYSTEM_PACKAGES = (
 def find_version(project: Project) -> Optional[Tuple[str, str]]:
     """Return (version, where it was found), or None where no file tells.
 
-    The order is that of reliability: installed distribution, papermerge/core/version.py, VERSION of papermerge/core
-    (only where there is no version.py: later releases left it stale), VERSION of papermerge (1.x). Raises SettingError
-    when two distributions of different versions are installed.
+    The order is that of reliability: installed distribution; pyproject.toml; papermerge/core/version.py; VERSION of
+    papermerge/core (only where there is no version.py: 2.1 to 3.2 left it stale); VERSION of papermerge (1.x). setup.py
+    is not asked: that of 2.0 says 1.5.1. Raises SettingError when distributions of different versions are installed.
     """
     packages = project.site_packages()
     found = _distributions(packages)
@@ -42,6 +41,9 @@ def find_version(project: Project) -> Optional[Tuple[str, str]]:
         )
     if found:
         return found[0]
+    version = project_table(project.directory).get("version")
+    if isinstance(version, str) and version:
+        return version, os.path.join(project.directory, "pyproject.toml")
     for place in [project.directory] + packages:
         core = os.path.join(place, "papermerge", "core")
         newer = os.path.join(core, "version.py")
@@ -58,21 +60,14 @@ def find_version(project: Project) -> Optional[Tuple[str, str]]:
 
 
 def _distributions(packages: List[str]) -> List[Tuple[str, str]]:
-    found = []
-    for place in packages:
-        for name in sorted(os.listdir(place)):
-            match = DISTRIBUTION.match(name)
-            if match:
-                found.append((match.group(1), os.path.join(place, name)))
-    return found
+    return [found for place in packages for found in distributions_in(place)]
 
 
 def _constant(path: str, name: str) -> Optional[str]:
     """Return a version that a Python file assigns: a text, or a tuple such as (2, 0, 2, FINAL, 0)."""
     try:
-        with open(path, "rb") as stream:
-            tree = ast.parse(stream.read(1 << 20), path)
-    except (OSError, SyntaxError, ValueError):
+        tree = parse_python(path)
+    except SettingError:
         return None
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(getattr(target, "id", "") == name for target in node.targets):

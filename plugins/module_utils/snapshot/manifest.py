@@ -101,6 +101,8 @@ class Manifest:
         files = self._object(fields, "files")
         self.database_file = self._file(files, "database")
         self.index_file = self._file(files, "index")
+        self.config_file = self._file(files, "config") if files.get("config") is not None else None
+        self.config_entries = self._entries(fields) if self.config_file is not None else []
         self.parts = self._parts(fields)
         if int(self.id.split("-")[0]) != self.sequence:
             raise DamageError("the manifest's id {0} is not that of its sequence {1}".format(self.id, self.sequence))
@@ -141,6 +143,20 @@ class Manifest:
             self._text(fields, "sha256", SHA256),
             self._count(fields, "plain_size"),
         )
+
+    def _entries(self, fields: Mapping[str, Any]) -> List[Dict[str, Any]]:
+        """Check what the manifest says of settings files: name, size, SHA-256, mode and owner of each."""
+        config = self._object(fields, "config")
+        self._text(config, "plain_sha256", SHA256)
+        rows = config.get("entries")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise DamageError("the manifest has no valid config")
+        for row in rows:
+            self._text(row, "name")
+            self._count(row, "size")
+            self._text(row, "sha256", SHA256)
+            self._ownership(row)
+        return rows
 
     def _parts(self, fields: Mapping[str, Any]) -> List[StoredPart]:
         rows = fields.get("parts")

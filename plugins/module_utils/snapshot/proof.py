@@ -49,8 +49,11 @@ class FileState:
     row_deleted: bool = False
 
 
-def classify(state: Optional[FileState], dumped_at_ns: int) -> str:
-    """Return the class of a row whose file is expected. ``state`` is None for a file that nobody has seen."""
+def classify(state: Optional[FileState], dumped_at_ns: int, elsewhere: bool = False) -> str:
+    """Return the class of a row whose file is expected. ``state`` is None for a file that nobody has seen.
+
+    ``elsewhere``: originals are in object storage only, and those of them that are not here are there.
+    """
     if state is not None and state.indexed:
         if state.size == 0:
             return EMPTY
@@ -59,7 +62,7 @@ def classify(state: Optional[FileState], dumped_at_ns: int) -> str:
         return DELETED_DURING_BACKUP
     if state is not None and state.unreadable:
         return UNREADABLE
-    return MISSING
+    return IN_OBJECT_STORAGE if elsewhere else MISSING
 
 
 @dataclass
@@ -70,6 +73,7 @@ class Proof:
     directory that no row knows; ``unlisted``: files beside an original, such as its older versions.
     ``unreadable_files`` and ``changing_files``: files of any kind that are left out for that reason. ``changed``:
     originals with another content than in the newest complete snapshot; the first of them are in ``changed_originals``.
+    ``layout_known``: without that nobody knows which files are expected, and the proof says nothing of them.
     """
 
     classes: Dict[str, int] = field(default_factory=lambda: dict.fromkeys(CLASSES, 0))
@@ -81,6 +85,7 @@ class Proof:
     changing_files: int = 0
     changed: int = 0
     changed_originals: List[Dict[str, str]] = field(default_factory=list)
+    layout_known: bool = True
 
     def add(self, name: str, row: str, path: bytes, held_before: bool) -> None:
         """Count an expected row. ``held_before``: the newest complete snapshot holds a file at this path."""
@@ -111,6 +116,7 @@ class Proof:
 
     def as_dict(self) -> Dict[str, Any]:
         return {
+            "layout_known": self.layout_known,
             "classes": dict(self.classes),
             "expected": self.expected,
             "proved": self.proved,
