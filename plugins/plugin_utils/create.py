@@ -323,6 +323,7 @@ class _Create:
                 },
                 Handlers(records=take, data=writer.write),
             )
+            self._catalog.index_rows()
             self._timings["rows"] = round(time.monotonic() - rows_begun[0], 3) if rows_begun else 0.0
             sha256 = writer.finish()
         finally:
