@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -167,7 +168,8 @@ class PostgresServer(ServerProcess):
     def _client(
         self, program: str, arguments: list[str], role: str | None = None, data: str | bytes | None = None
     ) -> str:
-        options = ["PGCLIENTENCODING=UTF8", f"PGOPTIONS=-c role={role}" if role else "PGOPTIONS="]
+        escaped = re.sub(r"[\s\\]", r"\\\g<0>", role or "")
+        options = ["PGCLIENTENCODING=UTF8", f"PGOPTIONS=-c role={escaped}" if role else "PGOPTIONS="]
         place = ["--host", str(self.socket), "--port", str(self.port), "--username", SUPERUSER]
         words = ["env", *options, str(self.programs / program), *place, "--no-password", *arguments]
         completed = execute(words, check=False, input=data, timeout=600)
