@@ -168,8 +168,7 @@ class PostgresServer(ServerProcess):
     def _client(
         self, program: str, arguments: list[str], role: str | None = None, data: str | bytes | None = None
     ) -> str:
-        escaped = re.sub(r"[\s\\]", r"\\\g<0>", role or "")
-        options = ["PGCLIENTENCODING=UTF8", f"PGOPTIONS=-c role={escaped}" if role else "PGOPTIONS="]
+        options = ["PGCLIENTENCODING=UTF8", f"PGOPTIONS={role_option(role)}"]
         place = ["--host", str(self.socket), "--port", str(self.port), "--username", SUPERUSER]
         words = ["env", *options, str(self.programs / program), *place, "--no-password", *arguments]
         completed = execute(words, check=False, input=data, timeout=600)
@@ -195,3 +194,8 @@ def literal(text: str) -> str:
     """Quote a text for SQL."""
     escaped = text.replace("'", "''")
     return f"'{escaped}'" if "\\" not in text else "E'" + escaped.replace("\\", "\\\\") + "'"
+
+
+def role_option(role: str | None) -> str:
+    """Return what PGOPTIONS has to be for a session that acts as the role from its start."""
+    return "" if role is None else "-c role=" + re.sub(r"[\s\\]", r"\\\g<0>", role)
