@@ -249,7 +249,9 @@ class Stored:
         plain = subprocess.run(["zstd", "-dc", self.directory / "index.jsonl.zst"], capture_output=True, check=True)
         entries = [json.loads(line) for line in plain.stdout.splitlines()]
         return {
-            base64.b64decode(entry["path_base64"]) if "path_base64" in entry else entry["path"].encode(): entry["sha256"]
+            base64.b64decode(entry["path_base64"]) if "path_base64" in entry else entry["path"].encode(): entry[
+                "sha256"
+            ]
             for entry in entries
         }
 
