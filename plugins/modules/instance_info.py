@@ -124,7 +124,7 @@ instance:
       sample: 2147483648
     expected_files:
       description: Number of version rows of the database whose file must be in the media directory.
-      returned: always
+      returned: with O(sizes=true)
       type: int
       sample: 1198
     database_engine:
@@ -165,6 +165,12 @@ instance:
       type: list
       elements: str
       sample: [/etc/papermerge.conf.py, /opt/papermerge/config/settings/production.py]
+    containers:
+      description: Names of the containers that Papermerge runs in.
+      returned: always
+      type: list
+      elements: str
+      sample: [papermerge-web-1, papermerge-worker-1]
     schema_marker:
       description: Newest migration of the database that belongs to Papermerge.
       returned: always

@@ -11,8 +11,8 @@ version_added: 0.1.0
 description:
   - Takes a snapshot of a Papermerge instance into a repository on the controller. A snapshot is the media directory,
     the database and the application version of one moment.
-  - Nothing is stopped. The database is dumped first, then the media is read, then what was missing or changing is
-    looked at again.
+  - Nothing is stopped. The database is dumped first, then the media is read, then what was missing, changing or just
+    written is looked at again.
   - Every version row of the database is compared with the files of the snapshot. An original that the snapshot before
     holds and that is now missing, unreadable or empty means loss. So does more than 1 % of the originals on a first
     snapshot, and a file of the media directory that cannot be read. The module then fails, and the snapshot is kept,
@@ -199,7 +199,9 @@ snapshot:
           type: int
           sample: 0
         deleted_during_backup:
-          description: File and row were deleted while the snapshot was taken.
+          description:
+            - While the snapshot was taken, the row was deleted or was given another file, and the file that it named
+              before is not there.
           returned: always
           type: int
           sample: 0
@@ -223,6 +225,14 @@ snapshot:
       returned: always
       type: int
       sample: 3
+    changed:
+      description:
+        - Number of originals whose content is not that of the snapshot before. Papermerge 2.1 and later overwrite an
+          original in two cases, so this is no failure, but it is warned of. Both snapshots keep their own content; the
+          manifest has the first 1,000 paths with both SHA-256.
+      returned: always
+      type: int
+      sample: 0
     media_bytes:
       description: Size of the media files in bytes.
       returned: always

@@ -32,12 +32,14 @@ create table file (path blob primary key, size integer, mode integer, mtime_ns, 
 create table expected (path blob, row text, key text);
 create index expected_path on expected (path);
 create table directory (path blob primary key) without rowid;
-create table held (path blob primary key) without rowid;
+create table held (path blob primary key, sha256 text) without rowid;
 """
 _ENTRY = "path, size, mode, mtime_ns, ctime_ns, device, inode, uid, gid, owner, grp, sha256, part"
 #: What a file is before anybody has read it.
 SCANNED = "scanned"
 ROW_DELETED = "row_deleted"
+#: In a part, and known to have been finished when it was read.
+SETTLED = "settled"
 
 
 def _number(value: int) -> int | str:
@@ -153,9 +155,9 @@ class Catalog:
         """Take directories whose files belong to a version row, whatever their names."""
         self._db.executemany("insert or ignore into directory values (?)", ((path,) for path in paths))
 
-    def add_held(self, paths: Iterable[bytes]) -> None:
-        """Take paths that the newest complete snapshot holds."""
-        self._db.executemany("insert or ignore into held values (?)", ((path,) for path in paths))
+    def add_held(self, files: Iterable[tuple[bytes, str]]) -> None:
+        """Take files (path, SHA-256) that the newest complete snapshot holds."""
+        self._db.executemany("insert or ignore into held values (?, ?)", files)
 
     def forget_held(self) -> None:
         self._db.execute("delete from held")
@@ -192,6 +194,10 @@ class Catalog:
         """Take files (path, size in bytes) that have appeared since the scan."""
         self._db.executemany(f"insert or replace into file (path, size, state) values (?, ?, '{SCANNED}')", files)
 
+    def mark_settled(self, paths: Iterable[bytes]) -> None:
+        """Note that these files are in a part as they were when they had been finished."""
+        self._db.executemany("update file set state = ? where path = ?", ((SETTLED, path) for path in paths))
+
     def mark_deleted(self, paths: Iterable[bytes]) -> None:
         """Note that the rows that expect these files are gone."""
         self._db.executemany(
@@ -211,14 +217,22 @@ class Catalog:
         """Make :meth:`entries` of one part quick."""
         self._db.execute("create index file_part on file (part, path)")
 
-    def unproved(self, after: bytes, limit: int) -> list[tuple[bytes, str]]:
-        """Return the next expected files behind a path that are in no part: (path, key of the row)."""
+    def unsettled(self, after: bytes, since_ns: int, limit: int) -> list[tuple[bytes, str, FileState | None]]:
+        """Return the next expected files behind a path that are in no part, or were written since a moment.
+
+        (path, key of the row, what is known of a file that is in a part).
+        """
+        # Times that are too large for SQLite's integers are texts, and those are greater than any number.
         found = self._db.execute(
-            "select e.path, e.key from expected e left join file f on f.path = e.path"
-            " where e.path > ? and f.part is null and coalesce(f.state, '') <> ? order by e.path limit ?",
-            (after, ROW_DELETED, limit),
+            "select e.path, e.key, f.size, f.ctime_ns, f.part from expected e left join file f on f.path = e.path"
+            " where e.path > ? and (f.part is null or f.ctime_ns > ?) and coalesce(f.state, '') not in (?, ?)"
+            " order by e.path limit ?",
+            (after, since_ns, ROW_DELETED, SETTLED, limit),
         )
-        return list(found)
+        return [
+            (path, key, None if part is None else FileState(size, int(ctime_ns), indexed=True))
+            for path, key, size, ctime_ns, part in found
+        ]
 
     def expected_states(self) -> Iterator[tuple[bytes, str, FileState | None, bool]]:
         """Yield (path, row, what is known of the file, the newest complete snapshot holds it), sorted by path."""
@@ -233,10 +247,17 @@ class Catalog:
                     size or 0,
                     int(ctime_ns or 0),
                     part is not None,
-                    state not in (OK, ROW_DELETED),
+                    state not in (OK, SETTLED, ROW_DELETED),
                     state == ROW_DELETED,
                 )
             yield path, row, known, bool(held)
+
+    def changed(self) -> Iterator[tuple[bytes, str, str]]:
+        """Yield files whose content is not what the newest complete snapshot holds: (path, SHA-256 there, here)."""
+        yield from self._db.execute(
+            "select h.path, h.sha256, f.sha256 from held h join file f on f.path = h.path"
+            " where f.part is not null and f.sha256 <> h.sha256 order by h.path"
+        )
 
     def count_state(self, state: str) -> int:
         """Return how many files are in a state."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,26 @@ from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
     write_private,
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, LossError, MediaError
-from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import (
-    CHANGING,
-)
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import (
     ReleaseLine,
     release_line_named,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_fields, path_of
+from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_of
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import (
-    COMPLETE,
-    FORMAT,
-    INCOMPLETE,
     Manifest,
     StoredFile,
     StoredPart,
     checksum_line,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import IN_OBJECT_STORAGE, Proof, losses
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import (
+    Proof,
+    losses,
+)
 from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import MediaArchive, excluded_directories
 from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import Discovery
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import describe_snapshot
+from ansible_collections.papermerge.backup.plugins.plugin_utils.manifests import Gathered, build_manifest, warn_of
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.proving import prove
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import (
@@ -46,6 +44,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.repository impor
     InstanceDirectory,
     StoredSnapshot,
 )
+from ansible_collections.papermerge.backup.plugins.plugin_utils.settling import Settling
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     PartWriter,
     StoredWriter,
@@ -53,7 +52,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     storage_errors,
     store,
 )
-from ansible_collections.papermerge.backup.plugins.plugin_utils.times import iso, utc_now
+from ansible_collections.papermerge.backup.plugins.plugin_utils.times import utc_now
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
     Call,
     Handlers,
@@ -70,11 +69,6 @@ DATABASE_NAMES = {
 }
 INDEX_NAME = "index.jsonl.zst"
 CONFIG_NAME = "config.tar.zst"
-#: How often the settle pass looks again at files that are missing or changing, and the seconds between two looks.
-SETTLE_ROUNDS = 3
-SETTLE_SECONDS = 2.0
-#: Rows that one request looks at.
-SETTLE_BATCH = 4096
 
 
 @dataclass(kw_only=True)
@@ -134,8 +128,7 @@ def create_snapshot(
         except BaseException:
             place.discard(incoming)
             raise
-    _warn_of_another_host(manifest, work.previous, warn)
-    _warn_of_what_is_not_proved(manifest, warn)
+    warn_of(manifest, work.previous, warn)
     description["seconds"] = round(time.monotonic() - begun, 3)
     if reasons and not request.accept_missing:
         raise LossError(
@@ -178,32 +171,6 @@ def _require_protection(found: dict[str, Any], request: CreateRequest) -> None:
         )
 
 
-def _warn_of_what_is_not_proved(manifest: Manifest, warn: Callable[[str], object]) -> None:
-    """Tell of originals that are archived without proof, or not at all."""
-    if not manifest.proof["layout_known"]:
-        warn(
-            f"unknown layout: Papermerge {manifest.version} is none of the releases that this version of "
-            f"papermerge.backup knows; {manifest.id} holds all files and the whole database, but nobody has checked "
-            "that the files are those that the database expects"
-        )
-    elsewhere = manifest.proof["classes"][IN_OBJECT_STORAGE]
-    if elsewhere:
-        warn(f"{elsewhere} originals are in object storage only and not in {manifest.id}")
-
-
-def _warn_of_another_host(manifest: Manifest, previous: StoredSnapshot | None, warn: Callable[[str], object]) -> None:
-    """Tell when an instance's last snapshot came from another host: two hosts under one name would be mixed."""
-    if previous is None:
-        return
-    here = manifest.fields["host"]["inventory_name"]
-    before = (previous.require_manifest().fields.get("host") or {}).get("inventory_name")
-    if before not in (None, here):
-        warn(
-            f"instance {manifest.instance} was backed up from host {before} before and from {here} now; two hosts "
-            "need two names: set papermerge_backup_instance"
-        )
-
-
 def _first_damaged(manifest: Manifest) -> str:
     damaged = manifest.proof["damaged"]
     return "The first is {} ({}). ".format(damaged[0]["path"], damaged[0]["class"]) if damaged else ""
@@ -231,6 +198,7 @@ class _Create:
         self._catalog = catalog
         self._started = utc_now()
         self._timings: dict[str, float] = {}
+        self._dumped_at_ns = 0
         self.parts: list[StoredPart] = []
         self.previous: StoredSnapshot | None = None
 
@@ -251,17 +219,66 @@ class _Create:
             lambda: PartWriter(self._incoming, self._host_compresses),
         )
         self.parts = archive.parts
-        database, dump = self._timed("dump", lambda: self._dump(found))
+        database, dump, scan = self._read(found, line, archive)
         config = self._timed("config", self._archive_config) if self._request.config else None
-        scan = self._timed("scan", lambda: archive.scan(excluded_directories(line, self._request.derived)))
-        self._timed("archive", archive.fetch)
-        self._timed("settle", lambda: self._settle(archive))
         proof, previous = self._timed("prove", lambda: self._prove(found, line, dump))
         self.previous = previous
         index = store(self._incoming / INDEX_NAME, (entry.encode() for entry in self._catalog.entries()))
         reasons = losses(proof, first=previous is None)
-        manifest = self._manifest(found, line, database, dump, config, scan, proof, index, reasons, previous)
+        manifest = build_manifest(
+            Gathered(
+                host=self._request.host,
+                instance=self._request.instance,
+                derived=self._request.derived,
+                accepted=self._request.accept_missing,
+                collection_version=self._request.collection_version,
+                sequence=self._sequence,
+                started=self._started,
+                ended=utc_now(),
+                line=line,
+                found=found,
+                dump=dump,
+                scan=scan,
+                database=database,
+                index=index,
+                config=config,
+                parts=self.parts,
+                totals=self._catalog.totals(),
+                proof=proof,
+                reasons=reasons,
+                timings=self._timings,
+                previous=previous,
+            )
+        )
+        text = manifest.encode()
+        with storage_errors(self._incoming):
+            write_private(self._incoming / MANIFEST, text)
+            write_private(self._incoming / CHECKSUM, checksum_line(text))
         return manifest, reasons
+
+    def _read(
+        self, found: dict[str, Any], line: ReleaseLine, archive: MediaArchive
+    ) -> tuple[StoredFile, dict[str, Any], dict[str, Any]]:
+        """Read the database, then the media: in no other order are the files of all rows there.
+
+        Returns the stored dump, and what the agent tells of dump and scan.
+        """
+        database, dump = self._read_database(found)
+        return database, dump, self._read_media(line, archive)
+
+    def _read_database(self, found: dict[str, Any]) -> tuple[StoredFile, dict[str, Any]]:
+        database, dump = self._timed("dump", lambda: self._dump(found))
+        self._dumped_at_ns = dump["moment_ns"]
+        return database, dump
+
+    def _read_media(self, line: ReleaseLine, archive: MediaArchive) -> dict[str, Any]:
+        scan: dict[str, Any] = self._timed(
+            "scan", lambda: archive.scan(excluded_directories(line, self._request.derived))
+        )
+        self._timed("archive", archive.fetch)
+        settling = Settling(self._catalog, archive, self._progress, self._look_again)
+        self._timed("settle", lambda: settling.settle(self._dumped_at_ns))
+        return scan
 
     def _timed(self, name: str, step: Any) -> Any:
         begun = time.monotonic()
@@ -324,43 +341,11 @@ class _Create:
         stored = StoredFile(writer.path.name, writer.size, sha256, config["plain_size"])
         return stored, {name: config[name] for name in ("plain_sha256", "entries")}
 
-    def _settle(self, archive: MediaArchive) -> None:
-        """Look again at expected files that are missing and at files that were changing, until they rest."""
-        for attempt in range(SETTLE_ROUNDS):
-            changing = self._catalog.retry(CHANGING)
-            if not changing and not self._catalog.unproved(b"", 1):
-                return
-            if attempt:
-                time.sleep(SETTLE_SECONDS)
-            self._progress.begin("settle", unit="files")
-            after = b""
-            while True:
-                asked = self._catalog.unproved(after, SETTLE_BATCH)
-                if not asked:
-                    break
-                after = asked[-1][0]
-                self._look_again(asked)
-            archive.fetch()
-
-    def _look_again(self, asked: list[tuple[bytes, str]]) -> None:
-        appeared: list[tuple[bytes, int]] = []
-        deleted: list[bytes] = []
-
-        def sort(rows: Iterator[dict[str, Any]]) -> None:
-            for row in rows:
-                if row["size"] is not None:
-                    appeared.append((path_of(row), row["size"]))
-                elif not row["row"]:
-                    deleted.append(path_of(row))
-
-        self._call(
-            "settle",
-            {**self._media, "instance": self._request.as_request()},
-            Handlers(records=sort),
-            ({**path_fields(path), "key": key} for path, key in asked),
-        )
-        self._catalog.mark_scanned(appeared)
-        self._catalog.mark_deleted(deleted)
+    def _look_again(
+        self, files: Iterable[dict[str, Any]], rest_ns: int, take: Callable[[Iterator[dict[str, Any]]], None]
+    ) -> None:
+        arguments = {**self._media, "instance": self._request.as_request(), "rest_ns": rest_ns}
+        self._call("settle", arguments, Handlers(records=take), files)
 
     def _prove(
         self, found: dict[str, Any], line: ReleaseLine, dump: dict[str, Any]
@@ -371,97 +356,13 @@ class _Create:
             try:
                 # A file that was empty then held nothing that could be lost now.
                 entries = media_of(self._place, previous).entries()
-                self._catalog.add_held(entry.path for entry in entries if entry.size)
+                self._catalog.add_held((entry.path, entry.sha256) for entry in entries if entry.size)
                 break
             except DamageError:
                 self._catalog.forget_held()
                 previous = None
         moment_ns, elsewhere = dump["moment_ns"], _is_elsewhere(found)
         return prove(self._catalog, line, moment_ns, self._not_expected, self._older, elsewhere), previous
-
-    def _manifest(
-        self,
-        found: dict[str, Any],
-        line: ReleaseLine,
-        database: StoredFile,
-        dump: dict[str, Any],
-        config: tuple[StoredFile, dict[str, Any]] | None,
-        scan: dict[str, Any],
-        proof: Proof,
-        index: StoredFile,
-        reasons: list[str],
-        previous: StoredSnapshot | None,
-    ) -> Manifest:
-        files, size = self._catalog.totals()
-        ended = utc_now()
-        config_size = config[0].size if config is not None else 0
-        stored = database.size + index.size + config_size + sum(part.size + part.record_size for part in self.parts)
-        accepted = self._request.accept_missing
-        manifest = Manifest(
-            {
-                "format": FORMAT,
-                "features": [],
-                "id": "{:06}-{}".format(self._sequence, self._started.strftime("%Y%m%dT%H%M%SZ")),
-                "sequence": self._sequence,
-                "state": INCOMPLETE if reasons and not accepted else COMPLETE,
-                "reasons": reasons,
-                "instance": self._request.instance,
-                "host": {"inventory_name": self._request.host, **found["host"]},
-                "started": iso(self._started),
-                "ended": iso(ended),
-                "papermerge": {
-                    "version": found["version"],
-                    "found_in": found["version_found_in"],
-                    "release_line": line.name,
-                    "project_dir": found["project_dir"],
-                },
-                "database": {
-                    "engine": found["database_engine"],
-                    "path": found["database_path"],
-                    "found_in": found["database_found_in"],
-                    "url": found["database_url"],
-                    "schema_marker": dump["schema_marker"],
-                    "dump_format": dump["dump_format"],
-                    "plain_sha256": dump["plain_sha256"],
-                    "dumped_at_ns": dump["moment_ns"],
-                    **dump["facts"],
-                },
-                "media": {
-                    "root": found["media_root"],
-                    "found_in": found["media_found_in"],
-                    "layout": line.layout,
-                    "mode": found["media_mode"],
-                    "owner": found["media_owner"],
-                    "derived": self._request.derived,
-                    "storage": found["storage"],
-                },
-                "files": {
-                    "database": asdict(database),
-                    "index": asdict(index),
-                    "config": asdict(config[0]) if config else None,
-                },
-                "config": config[1] if config is not None else None,
-                "parts": [asdict(part) for part in self.parts],
-                "row_counts": dump["row_counts"],
-                "proof": proof.as_dict(),
-                "totals": {
-                    "documents": dump["row_counts"].get(line.documents_table, 0),
-                    "files": files,
-                    "media_bytes": size,
-                    "stored_bytes": stored,
-                    "new_bytes": stored,
-                    "skipped_special_files": scan["skipped"],
-                },
-                "timings": self._timings,
-                "collection_version": self._request.collection_version,
-                "previous_manifest_sha256": previous.manifest_sha256 if previous is not None else None,
-            }
-        )
-        text = manifest.encode()
-        with storage_errors(self._incoming):
-            write_private(self._incoming / MANIFEST, text)
-            write_private(self._incoming / CHECKSUM, checksum_line(text))
-        return manifest
 
 
 def _commit(place: InstanceDirectory, incoming: Path, manifest: Manifest, parts: list[StoredPart]) -> dict[str, Any]:

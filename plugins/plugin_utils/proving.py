@@ -19,7 +19,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import C
 def prove(
     catalog: Catalog, line: ReleaseLine, dumped_at_ns: int, not_expected: int, older: int, elsewhere: bool = False
 ) -> Proof:
-    """Put every version row into its class and count the originals that no row accounts for.
+    """Put every version row into its class, count the originals that no row accounts for, and find those that changed.
 
     ``dumped_at_ns``: moment of the dump in nanoseconds since 1970 by the host's clock; ``older``: versions whose paths
     cannot be computed; ``elsewhere``: originals are in object storage only.
@@ -39,6 +39,10 @@ def prove(
                 proof.unlisted += 1
             else:
                 proof.orphans += 1
+    originals = tuple(directory + b"/" for directory in line.originals)
+    for path, before, now in catalog.changed():
+        if path.startswith(originals) or catalog.is_expected(path):
+            proof.add_changed(path, before, now)
     return proof
 
 

@@ -96,7 +96,8 @@ def place_in(repository: Path, name: str = "one") -> InstanceDirectory:
 def take(
     instance: MadeInstance, place: InstanceDirectory, session: Session | None = None, **settings: Any
 ) -> dict[str, Any]:
-    """Create a snapshot of an instance whose settings are all given by hand."""
+    """Create a snapshot of an instance whose settings are all given by hand. ``warn`` takes the warnings."""
+    warn = settings.pop("warn", lambda _text: None)
     request = CreateRequest(
         host="here",
         instance=place.name,
@@ -108,9 +109,9 @@ def take(
     for name, value in settings.items():
         setattr(request, name, value)
     if session is not None:
-        return create_snapshot(session, place, request, quiet())
+        return create_snapshot(session, place, request, quiet(), warn)
     with local_agent() as own:
-        return create_snapshot(own, place, request, quiet())
+        return create_snapshot(own, place, request, quiet(), warn)
 
 
 def put_back(

@@ -16,7 +16,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.agent.workspace 
     MEMORY_FILE_SYSTEMS,
     file_system_type,
 )
-from ansible_collections.papermerge.backup.plugins.plugin_utils import create
+from ansible_collections.papermerge.backup.plugins.plugin_utils import settling
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
 from tests.support.instances import MadeInstance
 from tests.support.snapshots import place_in
@@ -87,4 +87,4 @@ def own_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def impatient_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pause between two looks of the settle pass, shortened."""
-    monkeypatch.setattr(create, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(settling, "SETTLE_SECONDS", 0.01)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof i
     classify,
     losses,
 )
+from ansible_collections.papermerge.backup.plugins.plugin_utils import settling
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call
 from tests.support.instances import MadeInstance
@@ -182,6 +184,90 @@ def test_a_row_that_was_committed_before_its_file_is_found_by_the_settle_pass(
     assert classes(place) == {"present": 1, "written_after_dump": 1}
 
 
+def test_a_file_that_was_read_while_it_was_written_is_read_again(
+    instance: MadeInstance, place: InstanceDirectory, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was just created, or is half written, rests for long enough to be read as if it were finished."""
+    monkeypatch.setattr(settling, "SETTLE_SECONDS", 0.3)
+    late = [instance.add_document(content=None) for _number in range(2)]
+    instance.add_document()
+    begun: list[Call] = []
+
+    def write(call: Call) -> None:
+        if call.operation == "scan_media":
+            for path in late:
+                instance.write(path, b"")
+        if call.operation == "settle":
+            begun.append(call)
+            if len(begun) == 1:
+                instance.write(late[0], b"half")
+            if len(begun) == 2:
+                for path in late:
+                    instance.write(path, b"half and half")
+
+    with WatchedSession(local_agent(), write) as session:
+        take(instance, place, session)
+    assert classes(place) == {"present": 1, "written_after_dump": 2}
+    put_back(place, disk / "media", disk / "db.sqlite3")
+    for path in late:
+        assert (disk / "media" / os.fsdecode(path)).read_bytes() == b"half and half"
+
+
+def test_files_that_appear_one_by_one_are_waited_for_as_long_as_they_do(
+    instance: MadeInstance, place: InstanceDirectory
+) -> None:
+    late = [instance.add_document(content=None) for _number in range(6)]
+    instance.write(b"results/text", b"derived")
+
+    def write(call: Call) -> None:
+        if call.operation == "settle" and late:
+            instance.write(late.pop(), b"at last")
+
+    with WatchedSession(local_agent(), write) as session:
+        take(instance, place, session)
+    assert late == []
+    assert classes(place) == {"written_after_dump": 6}
+
+
+def test_a_row_that_names_another_file_by_now_does_not_miss_its_former_one(
+    instance: MadeInstance, place: InstanceDirectory
+) -> None:
+    for _number in range(3):
+        instance.add_document()
+    take(instance, place)
+    renamed, kept = (instance.add_document(content=None) for _number in range(2))
+    number = int(renamed.split(b"/")[2].removeprefix(b"document_"))
+
+    def rename(call: Call) -> None:
+        if call.operation == "settle":
+            instance.execute(
+                "update core_document set file_name = 'other.pdf' where basetreenode_ptr_id = ?", (number,)
+            )
+            instance.write(renamed.replace(b"scan.pdf", b"other.pdf"), b"the next upload")
+
+    with WatchedSession(local_agent(), rename) as session:
+        take(instance, place, session)
+    assert classes(place) == {"present": 3, "deleted_during_backup": 1, "missing": 1}
+    assert [row["path"] for row in newest(place)["proof"]["damaged"]] == [kept.decode()]
+
+
+def test_what_goes_after_it_was_read_is_held_all_the_same(instance: MadeInstance, place: InstanceDirectory) -> None:
+    late, other = (instance.add_document(content=None) for _number in range(2))
+    instance.write(b"results/text", b"derived")
+
+    def write_and_delete(call: Call) -> None:
+        if call.operation == "scan_media":
+            instance.write(late, b"written after the dump")
+        if call.operation == "settle" and os.path.exists(instance.path(late)):
+            os.unlink(instance.path(late))
+            instance.execute("delete from core_document")
+
+    with WatchedSession(local_agent(), write_and_delete) as session:
+        assert take(instance, place, session)["files"] == 2
+    assert classes(place) == {"written_after_dump": 1, "deleted_during_backup": 1}
+    assert other != late
+
+
 def test_a_document_that_is_deleted_during_the_backup_is_no_loss(
     instance: MadeInstance, place: InstanceDirectory, disk: Path
 ) -> None:
@@ -272,6 +358,57 @@ def test_an_original_that_has_become_empty_is_lost(instance: MadeInstance, place
     with pytest.raises(LossError, match="missing, unreadable or empty"):
         take(instance, place)
     assert newest(place)["proof"]["damaged"][0]["held_before"] == "yes"
+
+
+def test_an_original_with_another_content_is_told_and_kept_in_both_snapshots(
+    instance: MadeInstance, place: InstanceDirectory, disk: Path
+) -> None:
+    overwritten, same, older = (instance.add_document(b"first %d" % number) for number in range(3))
+    stray = b"docs/user_1/document_99/orphan.pdf"
+    derived = b"results/user_1/document_2/page_1.txt"
+    instance.write(stray, b"first")
+    instance.write(derived, b"first")
+    warnings: list[str] = []
+    assert take(instance, place, warn=warnings.append)["changed"] == 0
+    assert warnings == []
+
+    for path in (overwritten, stray, derived):
+        instance.write(path, b"second")
+    # Read again, because it was touched, and still what it was.
+    instance.write(same, b"first 1")
+    os.unlink(instance.path(older))
+    instance.execute("delete from core_document where basetreenode_ptr_id = 4")
+    snapshot = take(instance, place, warn=warnings.append)
+    assert (snapshot["state"], snapshot["changed"]) == ("complete", 2)
+    proof = newest(place)["proof"]
+    second = hashlib.sha256(b"second").hexdigest()
+    assert proof["changed"] == 2
+    assert proof["changed_originals"] == [
+        {"path": overwritten.decode(), "before": hashlib.sha256(b"first 0").hexdigest(), "now": second},
+        {"path": stray.decode(), "before": hashlib.sha256(b"first").hexdigest(), "now": second},
+    ]
+    (warning,) = warnings
+    for words in ("2 of the originals have another content", place.snapshot_names()[0], overwritten.decode(), second):
+        assert words in warning
+    for number, content in ((1, b"first 0"), (2, b"second")):
+        put_back(place, disk / f"media{number}", disk / f"db{number}", snapshot=str(number))
+        assert (disk / f"media{number}" / overwritten.decode()).read_bytes() == content
+    # It is told once: the next snapshot is compared with this one.
+    assert take(instance, place, warn=warnings.append)["changed"] == 0
+    assert len(warnings) == 1
+
+
+def test_all_changed_originals_are_counted_and_the_first_thousand_named(
+    instance: MadeInstance, place: InstanceDirectory
+) -> None:
+    names = [b"docs/user_1/document_9/%06d.pdf" % number for number in range(NAMED_ROWS + 10)]
+    for content in (b"first", b"second"):
+        for name in names:
+            instance.write(name, content)
+        snapshot = take(instance, place)
+    assert snapshot["changed"] == NAMED_ROWS + 10
+    named = [entry["path"] for entry in newest(place)["proof"]["changed_originals"]]
+    assert named == [name.decode() for name in names[:NAMED_ROWS]]
 
 
 def test_an_incomplete_snapshot_can_be_restored_by_name_only(

@@ -13,7 +13,8 @@ import hashlib
 import os
 import platform
 import socket
-from typing import Any, Callable, Dict, Iterator, List, Optional
+import time
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from ..database.engines import database_at
 from ..durable import pieces, sync_directory
@@ -246,37 +247,40 @@ def archive_config(channel: Channel, arguments: Arguments) -> Result:
 
 
 def settle(channel: Channel, arguments: Arguments) -> Result:
-    """Look again at the input records: a record each with ``row`` (it exists) and the file's ``size``, or null."""
+    """Look again at the input records: a record each with ``row`` (it exists and still names this file) and the file's
+    ``size``, ``ctime_ns`` and whether it ``rests``: unchanged for ``rest_ns``. The size is null for no file.
+    """
     instance = instance_of(channel, arguments)
     root = MediaRoot(arguments["root"], arguments["media_allowed_roots"])
     asked = list(channel.input_records())
     try:
         with database_at(instance.database, instance.database_found_in).view() as view:
-            exist = view.existing_keys(instance.line, (fields["key"] for fields in asked))
-        rows = [fields["key"] in exist for fields in asked]
-        channel.records(
-            {**path_fields(path_of(fields)), "row": row, "size": _file_size(root, path_of(fields))}
-            for fields, row in zip(asked, rows)
-        )
+            rows = view.rows_with_keys(instance.line, (fields["key"] for fields in asked))
+            named = {(row.key, row.path) for row in rows}
+        channel.records(_second_look(root, fields, named, arguments["rest_ns"]) for fields in asked)
         return {"looked_at": len(asked)}
     finally:
         root.close()
 
 
-def _file_size(root: MediaRoot, path: bytes) -> Optional[int]:
+def _second_look(root: MediaRoot, fields: Result, named: Set[Tuple[str, Optional[bytes]]], rest_ns: int) -> Result:
+    path = path_of(fields)
+    found: Result = {**path_fields(path), "row": (fields["key"], path) in named, "size": None}
     if not is_safe_member(path):
-        return None
+        return found
     try:
         descriptor = root.open_file(path)
     except FileNotFoundError:
-        return None
+        return found
     except (OSError, MediaError):
         # It is there, and the archive will tell why it cannot be read.
-        return 0
+        return {**found, "size": 0, "ctime_ns": 0, "rests": True}
     try:
-        return os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
     finally:
         os.close(descriptor)
+    rests = time.time_ns() - status.st_ctime_ns >= rest_ns
+    return {**found, "size": status.st_size, "ctime_ns": status.st_ctime_ns, "rests": rests}
 
 
 def make_directory(channel: Channel, arguments: Arguments) -> Result:

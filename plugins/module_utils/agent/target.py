@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, Dict, Optional, Tuple
 
 from ..database import sqlite
@@ -94,6 +95,9 @@ def server_of(channel: Channel, server: Optional[Dict[str, Any]]) -> Optional[Se
                         admin.engine, place.engine
                     )
                 )
+            if place.container:
+                # Another account of the same server, which is reached inside its container only.
+                admin = replace(admin, container=place.container, host=place.host, port=place.port)
         channel.memory[key] = server_target(place, found_in, admin)
     found: ServerTarget = channel.memory[key]
     return found

@@ -85,8 +85,8 @@ class DatabasePlace:
 def parse_database_url(url: str, found_in: str, base_directory: Optional[str] = None) -> DatabasePlace:
     """Read a database URL. Raises SettingError for one that names no place, naming where it was found.
 
-    Understands driver suffixes (``postgresql+psycopg2://``), percent-encoding, missing parts, a socket directory as
-    host (``postgresql://%2Frun%2Fpostgresql/papermerge`` or ``?host=/run/postgresql``). ``base_directory``: what the
+    Understands driver suffixes (``postgresql+psycopg2://``), percent-encoding, missing parts, the directory of a socket
+    as host (``postgresql://%2Frun%2Fpostgresql/papermerge`` or ``?host=/run/postgresql``). ``base_directory``: what the
     path of ``sqlite:///relative`` is relative to; without it such a URL is refused.
     """
     match = PASSWORD.match(url)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from typing import Any, Dict, Iterable, Iterator, List, Set, Tuple, TypeVar
+from typing import Any, Dict, Iterable, Iterator, List, Tuple, TypeVar
 
 from ..errors import DatabaseError
 from ..papermerge.releases import SCHEMA_MARKERS, ExpectedRow, ReleaseLine
@@ -79,14 +79,13 @@ class View(ABC):
         found = [row[0] for row in self.rows(query)] if query else []
         return str(found[0]) if found and found[0] is not None else ""
 
-    def existing_keys(self, line: ReleaseLine, keys: Iterable[str]) -> Set[str]:
-        """Return those keys of version rows that exist."""
+    def rows_with_keys(self, line: ReleaseLine, keys: Iterable[str]) -> Iterator[ExpectedRow]:
+        """Yield those version rows that exist of the ones with these keys."""
         wanted: List[str] = [key for key in keys if KEY.match(key)]
-        found: Set[str] = set()
         for start in range(0, len(wanted), KEYS_BATCH):
             quoted = ", ".join("'{0}'".format(key) for key in wanted[start : start + KEYS_BATCH])
-            found.update(str(row[0]) for row in self.rows(line.keys_query.format(quoted)))
-        return found
+            for row in self.rows("{0} where {1} in ({2})".format(line.rows_query, line.key_column, quoted)):
+                yield line.expected_row(row)
 
     def expected_rows(self, line: ReleaseLine) -> Iterator[ExpectedRow]:
         """Yield the version rows, streamed; none where nobody knows the line's files."""

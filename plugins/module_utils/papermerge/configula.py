@@ -112,7 +112,7 @@ class ConfigulaSettings:
         value = table.get(name) if isinstance(table, dict) else table
         if value is None:
             return None, self._toml.path
-        if isinstance(value, Unreadable) or isinstance(value, (dict, list)):
+        if isinstance(value, (Unreadable, dict, list)):
             raise SettingError("{0} is neither a text nor a whole number; {1}".format(where, hint))
         return str(value), where
 

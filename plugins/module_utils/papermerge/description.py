@@ -41,7 +41,10 @@ def describe_instance(
             view.require_tables(line)
             marker = view.schema_marker(line)
             counts = view.row_counts(line)
-            expected = sum(1 for row in view.expected_rows(line) if row.path is not None)
+            expected = None
+            # As long as reading all version rows.
+            if params["sizes"] or not (params["accept_missing"] or _has_entries(root)):
+                expected = sum(1 for row in view.expected_rows(line) if row.path is not None)
         elsewhere = instance.storage is not None and instance.storage.only
         if expected and not params["accept_missing"] and not elsewhere:
             _require_files(root, instance, expected)
@@ -50,7 +53,6 @@ def describe_instance(
             **instance.as_dict(),
             "schema_marker": marker,
             "row_counts": counts,
-            "expected_files": expected,
             "database_size": database.size(),
             "database_path": instance.database.path,
             "media_mode": status.st_mode & 0o777,
@@ -58,16 +60,20 @@ def describe_instance(
         }
         if params["sizes"]:
             files, size = count_and_size(root, () if params["derived"] else line.derived, tick)
-            result.update(media_files=files, media_size=size)
+            result.update(expected_files=expected, media_files=files, media_size=size)
         return result
     finally:
         root.close()
 
 
-def _require_files(root: MediaRoot, instance: Instance, expected: int) -> None:
+def _has_entries(root: MediaRoot) -> bool:
     with os.scandir(root.descriptor) as entries:
-        if next(entries, None) is not None:
-            return
+        return next(entries, None) is not None
+
+
+def _require_files(root: MediaRoot, instance: Instance, expected: int) -> None:
+    if _has_entries(root):
+        return
     raise MediaError(
         "media directory {0} ({1}) is empty, but the database expects {2} files in it; is it "
         "mounted? Set papermerge_backup_accept_missing if they are lost".format(

@@ -8,12 +8,12 @@ from __future__ import annotations
 import ast
 import json
 import os
-import pwd
 import subprocess
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from ..database.place import DatabasePlace
 from ..errors import SettingError
+from ..programs import demotion
 from .configuration import parse_python
 from .projects import Project
 from .settings import DATABASE_HINT, MEDIA_HINT, ObjectStorage, below, connection_options, engine_of, hidden, port_of
@@ -115,6 +115,9 @@ def _ask_django(project: Project, python: str, where: str) -> Dict[str, Any]:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     hint = "; {0} and papermerge_backup_database_url".format(MEDIA_HINT)
+    # The project's code is not ours: root must not run it.
+    owner = os.stat(project.directory)
+    user_id = owner.st_uid if project.user_id is None else project.user_id
     try:
         answer = subprocess.run(
             [python, "-W", "ignore", "-c", SETTINGS_PROGRAM],
@@ -124,7 +127,7 @@ def _ask_django(project: Project, python: str, where: str) -> Dict[str, Any]:
             capture_output=True,
             timeout=TIMEOUT,
             check=False,
-            preexec_fn=_demote(project.user_id, project.directory),
+            preexec_fn=demotion(user_id, owner.st_gid),
         )
     except (OSError, subprocess.SubprocessError) as error:
         reason = "no answer within {0} s".format(TIMEOUT) if isinstance(error, subprocess.TimeoutExpired) else error
@@ -137,24 +140,3 @@ def _ask_django(project: Project, python: str, where: str) -> Dict[str, Any]:
         raise SettingError("{0} cannot be loaded with {1}: {2}{3}".format(where, python, reason, hint))
     values: Dict[str, Any] = json.loads(found[-1])
     return values
-
-
-def _demote(user_id: Optional[int], directory: str) -> Optional[Callable[[], None]]:
-    """Return a function that gives up root's rights for a child process: the project's code is not ours."""
-    if os.geteuid() != 0:
-        return None
-    uid = os.stat(directory).st_uid if user_id is None else user_id
-    if uid == 0:
-        return None
-    try:
-        entry = pwd.getpwuid(uid)
-        gid, groups = entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
-    except KeyError:
-        gid, groups = os.stat(directory).st_gid, []
-
-    def demote() -> None:
-        os.setgroups(groups)
-        os.setgid(gid)
-        os.setuid(uid)
-
-    return demote

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ..database.place import DatabasePlace, parse_database_url
 from ..errors import SettingError
+from .containers import ContainerInstance, ContainerRequest, find_container_instance
 from .projects import Project, find_project
 from .releases import ReleaseLine, release_line_of
+from .services import papermerge_variables
 from .settings import DATABASE_VARIABLES, MEDIA_VARIABLES, STORAGE_VARIABLES, ObjectStorage
-from .sources import configuration_files, source_of_project
+from .sources import configuration_files, source_of_environment, source_of_project
 from .version import find_version
+
+DATABASE_SETTING = "papermerge_backup_database_url"
 
 
 @dataclass(frozen=True)
@@ -26,19 +30,31 @@ class InstanceRequest:
     media_root: Optional[str] = None
     database_url: Optional[str] = field(default=None, repr=False)
     app_version: Optional[str] = None
+    container: Optional[str] = None
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> InstanceRequest:
-        return cls(*(params.get(name) for name in ("project_dir", "media_root", "database_url", "app_version")))
+        names = ("project_dir", "media_root", "database_url", "app_version", "container")
+        return cls(*(params.get(name) for name in names))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing has to be discovered."""
+        return bool(self.media_root and self.database_url and self.app_version) and not self.container
+
+    def database(self) -> Optional[DatabasePlace]:
+        """Return the place of the database that was set. Raises SettingError."""
+        return parse_database_url(self.database_url, DATABASE_SETTING) if self.database_url else None
 
 
 @dataclass(frozen=True)
 class Instance:
     """Where an instance keeps what, and where each of these facts was found.
 
-    ``storage``: the bucket that holds originals, if there is one. ``configuration_files``: absolute paths of the
-    settings files in use. ``service_environment``: Papermerge's variables of its services. Secrets are in
-    ``database``, in these files and in this environment; :meth:`as_dict` holds none.
+    ``containers``: names of those that Papermerge runs in. ``storage``: the bucket that holds originals, if there is
+    one. ``configuration_files``: absolute paths of the settings files in use. ``service_environment``: Papermerge's
+    variables of its services. Secrets are in ``database``, in these files and in this environment; :meth:`as_dict`
+    holds none.
     """
 
     project_dir: str
@@ -52,6 +68,7 @@ class Instance:
     storage: Optional[ObjectStorage] = None
     configuration_files: Tuple[str, ...] = ()
     service_environment: Dict[str, str] = field(default_factory=dict, repr=False, hash=False)
+    containers: Tuple[str, ...] = ()
 
     def as_dict(self) -> Dict[str, Any]:
         return {
@@ -67,30 +84,68 @@ class Instance:
             "database_found_in": self.database_found_in,
             "storage": self.storage.as_dict() if self.storage else None,
             "configuration_files": list(self.configuration_files),
+            "containers": list(self.containers),
         }
 
 
 def find_instance(request: InstanceRequest) -> Optional[Instance]:
     """Return the instance on this host, or None where there is no Papermerge and not everything is set by hand.
 
-    Raises SettingError for settings that are wrong or ambiguous, UnsupportedError for an unknown release.
+    Raises SettingError for settings that are wrong or ambiguous.
     """
+    return _find(request)[0]
+
+
+def _find(request: InstanceRequest) -> Tuple[Optional[Instance], List[str]]:
+    """Return the instance, and what kept a container engine from being asked."""
     for name, path in (("project_dir", request.project_dir), ("media_root", request.media_root)):
         if path is not None and not os.path.isabs(path):
             raise SettingError("papermerge_backup_{0} must be an absolute path, found {1!r}".format(name, path))
-    by_hand = bool(request.media_root and request.database_url and request.app_version)
-    project: Optional[Project] = None
-    if request.project_dir or not by_hand:
-        project = find_project(request.project_dir)
-        if project is None:
-            return None
+    if request.is_whole and not request.project_dir:
+        return _in_project(request, None), []
+    contained, notes = find_container_instance(source_of_environment, _container_request(request))
+    if contained is not None and (request.container or request.project_dir):
+        return _in_container(contained), notes
+    project = find_project(request.project_dir)
+    if contained is not None and project is not None:
+        raise SettingError(
+            "found a Papermerge on the host, {0} ({1}), and one in container {2}; set papermerge_backup_project_dir or "
+            "papermerge_backup_container to one of them".format(project.directory, project.found_in, contained.names[0])
+        )
+    if contained is not None:
+        return _in_container(contained), notes
+    return (_in_project(request, project) if project is not None else None), notes
+
+
+def _container_request(request: InstanceRequest) -> ContainerRequest:
+    return ContainerRequest(
+        request.container, request.project_dir, request.app_version, request.media_root, request.database()
+    )
+
+
+def _in_container(found: ContainerInstance) -> Instance:
+    where = "environment of container {0}".format(found.names[0])
+    source = source_of_environment(found.environment, found.version, found.working_directory, where)
+    return Instance(
+        found.project_dir,
+        found.version,
+        found.version_found_in,
+        release_line_of(found.version),
+        found.media_root,
+        found.media_found_in,
+        found.database,
+        found.database_found_in,
+        source.storage(),
+        found.configuration_files,
+        papermerge_variables(found.environment),
+        found.names,
+    )
+
+
+def _in_project(request: InstanceRequest, project: Optional[Project]) -> Optional[Instance]:
     version, version_found_in = _version(request, project)
-    line = release_line_of(version)
     media_root, media_found_in = request.media_root, "papermerge_backup_media_root"
-    place: Optional[DatabasePlace] = None
-    database_found_in = "papermerge_backup_database_url"
-    if request.database_url:
-        place = parse_database_url(request.database_url, database_found_in)
+    place, database_found_in = request.database(), DATABASE_SETTING
     storage: Optional[ObjectStorage] = None
     if project is not None:
         source = source_of_project(project, version)
@@ -108,7 +163,7 @@ def find_instance(request: InstanceRequest) -> Optional[Instance]:
         project.directory if project else "",
         version,
         version_found_in,
-        line,
+        release_line_of(version),
         media_root,
         media_found_in,
         place,
@@ -133,12 +188,12 @@ def _version(request: InstanceRequest, project: Optional[Project]) -> Tuple[str,
 
 def require_instance(request: InstanceRequest) -> Instance:
     """Return the instance on this host. Raises SettingError where there is none."""
-    instance = find_instance(request)
+    instance, notes = _find(request)
     if instance is None:
         raise SettingError(
-            "found no Papermerge on this host: no process or systemd unit works in a project of it, and "
-            "none is in a usual place; set papermerge_backup_project_dir, or "
+            "found no Papermerge on this host: no process or systemd unit works in a project of it, "
+            "none is in a usual place, and none is in a container{0}; set papermerge_backup_project_dir, or "
             "papermerge_backup_media_root, papermerge_backup_database_url and "
-            "papermerge_backup_app_version"
+            "papermerge_backup_app_version".format("".join(" ({0})".format(note) for note in notes))
         )
     return instance

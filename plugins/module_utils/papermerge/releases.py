@@ -61,7 +61,7 @@ class ReleaseLine:
     ``versions``: the first numbers of its versions. ``count_tables``: tables worth comparing, present or not; empty:
     all. ``documents_table``: the one with a row a document. ``schema_marker_query``: what tells the schema from its
     neighbours. ``rows_query`` selects what the layout builds an expected row from; ``version_tables``: the tables it
-    reads; ``keys_query`` finds rows again by a list of quoted keys. ``processes`` are to be stopped for a restore;
+    reads; ``key_column`` is the row's key in it. ``processes`` are to be stopped for a restore;
     ``after_restore`` are its own commands.
     """
 
@@ -75,7 +75,7 @@ class ReleaseLine:
     schema_marker_query: str
     rows_query: str
     version_tables: Tuple[str, ...]
-    keys_query: str
+    key_column: str
     search_index: SearchIndex
     processes: Tuple[str, ...]
     after_restore: Tuple[str, ...]
@@ -245,7 +245,7 @@ def _user_document_line(name: str, versions: Tuple[Tuple[int, ...], ...]) -> Rel
         rows_query="select d.basetreenode_ptr_id, n.user_id, d.file_name, d.version, d.page_count"
         " from core_document d join core_basetreenode n on n.id = d.basetreenode_ptr_id",
         version_tables=("core_document", "core_basetreenode"),
-        keys_query="select basetreenode_ptr_id from core_document where basetreenode_ptr_id in ({0})",
+        key_column="d.basetreenode_ptr_id",
         search_index=_IN_DATABASE,
         processes=_WEB_AND_WORKER,
         after_restore=("manage.py migrate --check",),
@@ -273,7 +273,7 @@ def _django_version_line(
             columns
         ),
         version_tables=("core_documentversion", "core_basetreenode"),
-        keys_query="select id from core_documentversion where id in ({0})",
+        key_column="v.id",
         search_index=search_index,
         processes=processes,
         after_restore=("manage.py migrate --check",),
@@ -301,7 +301,7 @@ def _sqlalchemy_line(
         rows_query="select v.id, v.document_id, v.number, v.file_name, v.page_count"
         " from document_versions v join nodes n on n.id = v.document_id",
         version_tables=("document_versions", "nodes"),
-        keys_query="select v.id from document_versions v join nodes n on n.id = v.document_id where v.id in ({0})",
+        key_column="v.id",
         search_index=search_index,
         processes=("server", "ocrworker", "path-tmpl-worker", "s3worker", "i3worker"),
         after_restore=after_restore,
@@ -348,7 +348,7 @@ UNKNOWN_LINE = ReleaseLine(
     schema_marker_query="",
     rows_query="",
     version_tables=(),
-    keys_query="",
+    key_column="",
     search_index=SearchIndex("unknown", ""),
     processes=(),
     after_restore=(),

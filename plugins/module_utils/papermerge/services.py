@@ -9,7 +9,7 @@ import os
 import pwd
 import re
 from dataclasses import dataclass, field
-from typing import Dict, Iterator, List, Optional, Set
+from typing import Dict, Iterator, List, Mapping, Optional, Set
 
 from .units import Unit, find_units
 
@@ -56,7 +56,7 @@ class Service:
         return any(value and TELLING_VARIABLES.match(name) for name, value in self.environment.items())
 
 
-def papermerge_variables(environment: Dict[str, str]) -> Dict[str, str]:
+def papermerge_variables(environment: Mapping[str, str]) -> Dict[str, str]:
     """Return what of a service's environment belongs to Papermerge."""
     return {name: value for name, value in sorted(environment.items()) if PAPERMERGE_VARIABLES.match(name)}
 

@@ -124,8 +124,7 @@ def read_settings(project: Project, version: str, system_root: str = "/") -> Set
 def configuration_files(project: Project, version: str, system_root: str = "/") -> Tuple[str, ...]:
     """Return the absolute paths of the settings files that a project on this host uses; they may hold secrets.
 
-    The project's own Python settings, papermerge.conf.py or papermerge.toml, unit files with drop-ins, environment
-    files.
+    papermerge.conf.py or papermerge.toml, the project's Python settings, unit files with drop-ins, environment files.
     """
     numbers = numbers_of(version)
     found = []

@@ -127,7 +127,8 @@ class _Reader:
             return int(digits, 0) if digits.lstrip("+-")[:2] in ("0x", "0o", "0b") else int(digits)
         if word[0] in "+-0123456789" or word in ("inf", "nan"):
             return Unreadable(line)
-        raise self._error("{0!r} is no value; are its quotation marks missing?".format(word))
+        # The word may be a password that nobody has quoted.
+        raise self._error("a value is none; are its quotation marks missing?")
 
     def _array(self) -> List[Any]:
         found: List[Any] = []

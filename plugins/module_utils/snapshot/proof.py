@@ -34,7 +34,7 @@ CLASSES = (
 DAMAGED = (MISSING, UNREADABLE, EMPTY)
 #: Share of the expected files of a first snapshot that may be missing before it counts as loss.
 FIRST_SNAPSHOT_TOLERANCE = 0.01
-#: As many rows of each damaged class are named in the manifest.
+#: As many rows of each damaged class, and as many changed originals, are named in the manifest.
 NAMED_ROWS = 1000
 
 
@@ -71,7 +71,8 @@ class Proof:
 
     ``lost``: damaged rows whose file the newest complete snapshot holds. ``orphans``: files among the originals in a
     directory that no row knows; ``unlisted``: files beside an original, such as its older versions.
-    ``unreadable_files`` and ``changing_files``: files of any kind that are left out for that reason.
+    ``unreadable_files`` and ``changing_files``: files of any kind that are left out for that reason. ``changed``:
+    originals with another content than in the newest complete snapshot; the first of them are in ``changed_originals``.
     ``layout_known``: without that nobody knows which files are expected, and the proof says nothing of them.
     """
 
@@ -82,6 +83,8 @@ class Proof:
     unlisted: int = 0
     unreadable_files: int = 0
     changing_files: int = 0
+    changed: int = 0
+    changed_originals: List[Dict[str, str]] = field(default_factory=list)
     layout_known: bool = True
 
     def add(self, name: str, row: str, path: bytes, held_before: bool) -> None:
@@ -94,6 +97,12 @@ class Proof:
                 self.damaged.append(
                     {"class": name, "row": row, "path": shown(path), "held_before": "yes" if held_before else "no"}
                 )
+
+    def add_changed(self, path: bytes, before: str, now: str) -> None:
+        """Count an original whose content changed. ``before`` and ``now`` are SHA-256 in hex."""
+        self.changed += 1
+        if self.changed <= NAMED_ROWS:
+            self.changed_originals.append({"path": shown(path), "before": before, "now": now})
 
     @property
     def expected(self) -> int:
@@ -117,6 +126,8 @@ class Proof:
             "unreadable_files": self.unreadable_files,
             "changing_files": self.changing_files,
             "damaged": list(self.damaged),
+            "changed": self.changed,
+            "changed_originals": list(self.changed_originals),
         }
 
 

@@ -120,7 +120,7 @@ def plan_documents(rng: random.Random, documents: int, *, processes_later: bool 
     if processes_later:
         plans.append(DocumentPlan("not processed yet", (VersionPlan("just now.pdf", file_content(rng), 0, size=0),)))
     while len(plans) < documents:
-        versions = tuple(version(f"scan {len(plans):06}.pdf") for _ in range(rng.choice((1, 1, 1, 2, 3))))
+        versions = tuple(version(f"scan {len(plans):06}.pdf") for _number in range(rng.choice((1, 1, 1, 2, 3))))
         plans.append(DocumentPlan("plain", versions, owner=rng.randrange(len(USERS)), folder=rng.choice((0, 1, 3))))
     return plans
 

@@ -229,7 +229,7 @@ def build(builder: Builder) -> None:
         database.add("permissions", id=builder.new_id(), name=name, codename=name) for name in ("node.view", "tag.view")
     ]
     group = database.add("groups", id=builder.new_id(), name="family")
-    users = [builder.new_id() for _ in USERS]
+    users = [builder.new_id() for _name in USERS]
     for number, (user, name) in enumerate(zip(users, USERS)):
         _add_user(builder, user, name, is_superuser=number == 0)
         database.add("users_groups", user_id=user, group_id=group)

@@ -101,7 +101,7 @@ def build(builder: Builder) -> None:
     builder.add_migrations()
     types = [database.add("django_content_type", app_label="core", model=model) for model in ("folder", "document")]
     group = database.add("auth_group", name="family")
-    users = [builder.new_id() for _ in USERS]
+    users = [builder.new_id() for _name in USERS]
     for user, name in zip(users, USERS):
         special = [_add_folder(builder, title, user, None) for title in (".home", ".inbox")]
         database.add(

@@ -129,6 +129,8 @@ def write_project(
     line = tuple(int(number) for number in version.split(".")[:2])
     if directory is None:
         directory = "/core_app" if line >= (3, 0) else "/opt/papermerge"
+    root.mkdir(parents=True, exist_ok=True)
+    root.chmod(0o755)  # whoever copies it to a host's "/" takes its mode along
     request = _Request(root, version, database_url, media_root, directory, python)
     if line < (2, 1):
         environment = _write_early(request, line)

@@ -80,20 +80,20 @@ class Database:
         self.rows: dict[str, list[Row]] = {table.name: [] for table in tables}
         self._clock = BEGIN
 
-    def add(self, name: str, /, **values: Value) -> Any:
-        """Add a row and return its key's value, None where the table has no key.
+    def add(self, into: str, /, **values: Value) -> Any:
+        """Add a row to a table and return its key's value, None where the table has no key.
 
         A column that is not given is NULL where it may be, else the next number, time or what is empty of its kind.
         Raises KeyError for a column that the table does not have.
         """
-        table = self.tables[name]
+        table = self.tables[into]
         row = tuple(
-            values.pop(column.name) if column.name in values else self._default(name, column)
+            values.pop(column.name) if column.name in values else self._default(into, column)
             for column in table.columns
         )
         if values:
-            raise KeyError(f"{name} has no {', '.join(values)}")
-        self.rows[name].append(row)
+            raise KeyError(f"{into} has no {', '.join(values)}")
+        self.rows[into].append(row)
         return None if table.key is None else row[table.key]
 
     def counts(self) -> dict[str, int]:

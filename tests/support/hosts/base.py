@@ -30,8 +30,9 @@ PACKAGES = (
     "sqlite3",
     "procps",
     "postgresql-15",
-    "python3-psycopg2",
     "mariadb-server",
+    "python3-psycopg2",
+    "docker.io",
 )
 LOGIN_USERS = ("root", "admin", "operator", "plain", "doer")
 OPERATOR_PASSWORD = "correct horse battery staple"
@@ -76,11 +77,10 @@ sed -i 's/^hosts:.*/hosts: files/' /etc/nsswitch.conf
 # The package makes its cluster in the locale of whoever builds the image.
 pg_dropcluster 15 main
 LC_ALL=C.UTF-8 pg_createcluster 15 main -- --no-sync 2>&1
-# Started by the tests that want them: most hosts need no database server.
-systemctl disable postgresql.service mariadb.service 2>&1
-
 systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \\
   fstrim.timer systemd-logind.service systemd-pstore.service getty.target console-getty.service 2>&1
+# Started by the tests that want them: most hosts need none.
+systemctl disable postgresql.service mariadb.service docker.service docker.socket containerd.service 2>&1
 # Would refuse every login but root's until the last unit of the boot.
 ln -s /dev/null /etc/tmpfiles.d/systemd-nologin.conf
 # Empty, not absent and not "uninitialized": both would make the first boot reset which units are enabled.

@@ -69,13 +69,13 @@ class HostBench:
         """The bench's own directory, gone at its end."""
         return self._directory
 
-    def start(self, name: str) -> Host:
+    def start(self, name: str, *, containers: bool = False) -> Host:
         """Start a host and return it when its sshd answers.
 
-        The name is also its host name: small letters, digits and hyphens. Raises BenchError; then nothing of the host
-        is left.
+        The name is also its host name: small letters, digits and hyphens. With containers it may run a container
+        engine (not started). Raises BenchError; then nothing of the host is left.
         """
-        host = self._add(name)
+        host = self._add(name, containers)
         try:
             host.install(self._base)
             host.boot()
@@ -135,7 +135,7 @@ class HostBench:
         execute(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tests", "-f", self._directory / "key"])
         self._network.create()
 
-    def _add(self, name: str) -> Host:
+    def _add(self, name: str, containers: bool) -> Host:
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
             raise BenchError(f"{name!r} is no host name: a small letter, then small letters, digits and hyphens")
         with self._claiming:
@@ -145,15 +145,17 @@ class HostBench:
             index = next(number for number in range(1, 255) if number not in used)
             if index > 253:
                 raise BenchError("a bench has room for 253 hosts")
+            layers = self._directory / "layers" / name
             host = Host(
                 name=name,
                 index=index,
                 network=self._network,
                 directory=self._directory / "hosts" / name,
-                layers=self._directory / "layers" / name,
+                layers=layers,
                 group=ControlGroup(_groups(self._directory, self._network.number) / name),
                 private_key=self._directory / "key",
                 control_sockets=self._directory / "sockets",
+                rights=container_rights(layers / "containers") if containers else (),
             )
             self._hosts[name] = host
         return host
@@ -174,6 +176,20 @@ def clear(directory: Path, number: int) -> None:
     remove_leftovers(number)
     unmount_under(directory)
     remove_tree(directory)
+
+
+def container_rights(storage: Path) -> list[str]:
+    """Return the arguments of systemd-nspawn that let a host run containers whose files lie in a storage directory.
+
+    What an engine needs beyond a usual host: networks of its own, the bpf call (it is how control groups of version 2
+    restrict devices), and a place for overlays, which do not stack on the host's own overlay.
+    """
+    storage.mkdir(parents=True, exist_ok=True)
+    return [
+        "--capability=CAP_NET_ADMIN",
+        "--system-call-filter=bpf keyctl add_key",
+        f"--bind={storage}:/var/lib/docker",
+    ]
 
 
 def _groups(directory: Path, number: int) -> Path:

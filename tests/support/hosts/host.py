@@ -31,9 +31,12 @@ umount -R /sys/fs/cgroup 2>/dev/null
 set -e
 echo $$ >"$1/cgroup.procs"
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-exec env -i PATH="$PATH" SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn --quiet --boot --directory="$2" \
-  --machine="$3" --hostname="$4" --network-namespace-path="/run/netns/$3" --register=no --keep-unit --console=pipe \
-  --resolv-conf=off --timezone=off --link-journal=no
+group=$1 root=$2 machine=$3 name=$4
+shift 4
+exec env -i PATH="$PATH" SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_NSPAWN_API_VFS_WRITABLE=network \
+  systemd-nspawn --quiet --boot --directory="$root" --machine="$machine" --hostname="$name" \
+  --network-namespace-path="/run/netns/$machine" --register=no --keep-unit --console=pipe \
+  --resolv-conf=off --timezone=off --link-journal=no "$@"
 """
 
 
@@ -55,6 +58,7 @@ class Host:
         group: ControlGroup,
         private_key: Path,
         control_sockets: Path,
+        rights: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.index = index
@@ -68,6 +72,7 @@ class Host:
         self._network = network
         self._group = group
         self._control_sockets = control_sockets
+        self._rights = rights
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._hidden: dict[PurePosixPath, Path] = {}
         self._read_only: list[str] = []
@@ -116,6 +121,7 @@ class Host:
         self._group.create()
         with self.console.open("ab") as console:
             arguments = [str(self._group.path), str(self.root), self._network.namespace(self.name), self.name]
+            arguments += self._rights
             self._supervisor = subprocess.Popen(
                 ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", LAUNCH, "launch", *arguments],
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Papermerge in Docker containers is found with nothing set: a real engine of a test host says what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.containers import (
+    ENCODED_PASSWORD,
+    PAPERMERGE,
+    PASSWORD,
+    Docker,
+    MissingEngine,
+    Project,
+    papermerge_project,
+    wait_for_postgres,
+    without_engine,
+)
+from tests.support.hosts.bench import HostBench
+
+
+@pytest.fixture(scope="module")
+def docker(host_bench: HostBench) -> Iterator[Docker]:
+    """A host with an engine, for the tests of this file."""
+    try:
+        engine = Docker.start(host_bench)
+    except MissingEngine as error:
+        without_engine(error)
+    yield engine
+    host_bench.remove(engine.host)
+
+
+@pytest.fixture(scope="module")
+def dms(docker: Docker) -> Project:
+    """Papermerge 3.5.3 with a worker and PostgreSQL, as its documentation has it: media in a named volume."""
+    project = papermerge_project(docker, "dms")
+    project.up()
+    wait_for_postgres(docker, project.container("db"))
+    docker.host.put(docker.mountpoint("dms_media") + "/docvers/original.pdf", "an original")
+    return project
+
+
+def found(docker: Docker, **request: str) -> dict[str, Any]:
+    answer = docker.find(**request)
+    assert "found" in answer, answer["message"]
+    assert answer["found"] is not None, answer["notes"]
+    instance: dict[str, Any] = answer["found"]
+    return instance
+
+
+def refused(docker: Docker, **request: str) -> tuple[str, str]:
+    answer = docker.find(**request)
+    assert "error" in answer, f"found {answer['found']}"
+    return answer["error"], answer["message"]
+
+
+def query(docker: Docker, database: dict[str, Any]) -> str:
+    """Ask the server with the client of its container, as a backup does, from the place that was found."""
+    engine, _colon, name = database["container"].partition(":")
+    assert engine == "docker"
+    client = ["psql", "--no-align", "--tuples-only", f"--host={database['host']}", f"--username={database['user']}"]
+    words = ["exec", "--env", f"PGPASSWORD={database['password']}", name, *client, "--command=select current_user"]
+    return docker.run(*words, database["name"]).stdout.strip()
+
+
+def test_an_instance_is_found_with_nothing_set(docker: Docker, dms: Project) -> None:
+    instance = found(docker)
+    assert instance["names"] == ["dms-web-1", "dms-worker-1"]
+    assert instance["version"] == "3.5.3"
+    assert instance["version_found_in"] == "tag of image papermerge/papermerge:3.5.3"
+    assert docker.host.run(["cat", instance["media_root"] + "/docvers/original.pdf"]).stdout == "an original"
+    assert "volume dms_media" in instance["media_found_in"]
+    assert "environment of container dms-web-1" in instance["media_found_in"]
+    assert instance["database"]["container"] == "docker:dms-db-1"
+    assert instance["database"]["password"] == PASSWORD
+    assert query(docker, instance["database"]) == "papermerge"
+    assert instance["environment"]["PAPERMERGE__SECURITY__SECRET_KEY"] == "key of dms"
+    assert (instance["compose_project"], instance["project_dir"]) == ("dms", "/srv/dms")
+    assert instance["configuration_files"] == ["/srv/dms/compose.yaml", "/srv/dms/.env"]
+    assert instance["stopped"] is False
+
+
+def test_a_stopped_application_is_found_all_the_same(docker: Docker, dms: Project) -> None:
+    running = found(docker)
+    docker.run("stop", "--time=0", "dms-web-1", "dms-worker-1")
+    try:
+        stopped = found(docker)
+    finally:
+        docker.run("start", "dms-web-1", "dms-worker-1")
+    assert stopped.pop("stopped") is True
+    assert running.pop("stopped") is False
+    assert stopped == running
+
+
+@pytest.mark.parametrize(("act", "undo", "state"), [("stop", "start", "exited"), ("pause", "unpause", "paused")])
+def test_a_database_container_that_does_not_run_must_be_started(
+    docker: Docker, dms: Project, act: str, undo: str, state: str
+) -> None:
+    docker.run(act, "dms-db-1")
+    try:
+        kind, message = refused(docker)
+    finally:
+        docker.run(undo, "dms-db-1")
+        wait_for_postgres(docker, "dms-db-1")
+    assert kind == "database"
+    assert f"container dms-db-1, which is {state}" in message
+    assert f"docker {undo} dms-db-1" in message
+
+
+def test_a_user_without_rights_on_the_engine_is_told_to_become(docker: Docker, dms: Project) -> None:
+    answer = docker.find(user="plain")
+    assert answer["found"] is None
+    (note,) = answer["notes"]
+    assert "permission denied" in note
+    assert "become" in note
+
+
+def test_of_two_instances_the_setting_chooses(docker: Docker, dms: Project) -> None:
+    other = papermerge_project(docker, "archive", "/srv/archive/originals:/core_app/media")
+    other.up()
+    try:
+        kind, message = refused(docker)
+        assert kind == "setting"
+        assert "2 Papermerge instances" in message
+        assert "dms-web-1 of compose project dms" in message
+        assert "archive-web-1 of compose project archive" in message
+        assert "papermerge_backup_container" in message
+
+        chosen = found(docker, container="archive-worker-1")
+        assert chosen["names"] == ["archive-web-1", "archive-worker-1"]
+        assert chosen["media_root"] == "/srv/archive/originals"
+        assert "bind /srv/archive/originals" in chosen["media_found_in"]
+        assert chosen["database"]["container"] == "docker:archive-db-1"
+        assert found(docker, project_dir="/srv/dms/")["database"]["container"] == "docker:dms-db-1"
+        assert docker.find(project_dir="/opt/papermerge")["found"] is None
+        assert "is no Papermerge" in refused(docker, container="dms-db-1")[1]
+        assert "does not exist" in refused(docker, container="papermerge")[1]
+    finally:
+        docker.run("rm", "--force", "--volumes", *(other.container(service) for service in other.services))
+
+
+def run_papermerge(docker: Docker, name: str, *options: str, image: str = "papermerge/papermerge:3.5.3") -> None:
+    """Start an application without compose, on the network of `dms` and its database."""
+    url = f"PAPERMERGE__DATABASE__URL=postgresql://papermerge:{ENCODED_PASSWORD}@dms-db-1/{name}"
+    docker.run("run", "--detach", "--name", name, "--network=dms_default", "--env", url, *options, image)
+
+
+@pytest.fixture
+def app(docker: Docker, dms: Project) -> Iterator[str]:
+    """The name of an application that the test starts in its own way."""
+    yield "app"
+    docker.run("rm", "--force", "--volumes", "app")
+
+
+def test_media_in_the_containers_own_layer_is_reported_as_about_to_be_lost(docker: Docker, app: str) -> None:
+    run_papermerge(docker, app)
+    kind, message = refused(docker, container=app)
+    assert kind == "media"
+    assert "Nothing is there yet: mount a volume at /core_app/media" in message
+    docker.run("exec", app, "mkdir", "-p", "/core_app/media/docvers")
+    docker.run("exec", app, "touch", "/core_app/media/docvers/only-here.pdf")
+    docker.run("stop", "--time=0", app)
+    kind, message = refused(docker, container=app)
+    assert kind == "media"
+    assert "container app keeps its media directory /core_app/media" in message
+    assert "in its own layer" in message
+    assert "lost as soon as the container is removed or updated" in message
+    # What the message says is what works.
+    docker.run("cp", "app:/core_app/media", "/srv/copied-out")
+    assert "(docker cp app:/core_app/media DIRECTORY)" in message
+    assert docker.host.files_under("/srv/copied-out")[-1] == "/srv/copied-out/docvers/only-here.pdf"
+
+
+def test_media_in_memory_is_reported_as_about_to_be_lost(docker: Docker, app: str) -> None:
+    run_papermerge(docker, app, "--tmpfs=/core_app/media")
+    kind, message = refused(docker, container=app)
+    assert kind == "media"
+    assert "in memory" in message
+    assert "lost as soon as the container is stopped" in message
+
+
+def test_media_in_a_directory_of_a_mounted_one_is_found(docker: Docker, app: str) -> None:
+    docker.host.run(["mkdir", "-p", "/srv/data/papermerge/originals"])
+    run_papermerge(
+        docker, app, "--volume=/srv/data:/data", "--env=PAPERMERGE__MAIN__MEDIA_ROOT=/data/papermerge/originals/"
+    )
+    assert found(docker, container=app)["media_root"] == "/srv/data/papermerge/originals"
+
+
+def test_media_behind_symbolic_links_is_found_where_the_container_finds_it(docker: Docker, app: str) -> None:
+    docker.host.run("mkdir -p /srv/linked/real && ln -s /data/real /srv/linked/now")
+    run_papermerge(docker, app, "--volume=/srv/linked:/data", "--env=PAPERMERGE__MAIN__MEDIA_ROOT=/link/media")
+    docker.run("exec", app, "mkdir", "/link")
+    docker.run("exec", app, "ln", "-s", "../data/now", "/link/media")
+    assert found(docker, container=app)["media_root"] == "/srv/linked/real"
+
+
+def test_other_mounts_below_the_media_directory_are_refused(docker: Docker, app: str) -> None:
+    run_papermerge(docker, app, "--volume=/srv/one:/core_app/media", "--volume=/srv/other:/core_app/media/docvers:ro")
+    kind, message = refused(docker, container=app)
+    assert kind == "media"
+    assert "bind /srv/other at /core_app/media/docvers" in message
+
+
+def test_the_version_of_an_image_without_a_telling_tag_is_read_from_its_files(docker: Docker, app: str) -> None:
+    docker.build_papermerge("registry.example:5000/our/dms", "3.4.1")
+    run_papermerge(docker, app, "--volume=app:/core_app/media", image="registry.example:5000/our/dms")
+    docker.run("stop", "--time=0", app)
+    instance = found(docker, container=app)
+    assert (instance["version"], instance["stopped"]) == ("3.4.1", True)
+    assert instance["version_found_in"] == "/core_app/pyproject.toml in container app"
+
+
+def test_the_version_is_read_from_the_installed_distribution_where_no_other_file_tells(
+    docker: Docker, app: str
+) -> None:
+    recipe = PAPERMERGE.replace("COPY core_app/ /core_app/", "COPY core_app/.venv/ /core_app/.venv/")
+    docker.build_papermerge("dms:latest", "3.5.2", recipe)
+    run_papermerge(docker, app, "--volume=app:/core_app/media", image="dms:latest")
+    instance = found(docker, container=app)
+    assert instance["version"] == "3.5.2"
+    assert instance["version_found_in"] == (
+        "/core_app/.venv/lib/python3.13/site-packages/papermerge-3.5.2.dist-info in container app"
+    )
+
+
+def test_a_container_whose_version_nothing_tells_needs_the_setting(docker: Docker, app: str) -> None:
+    docker.build_papermerge("dms:bare", "3.5.2", PAPERMERGE.replace("COPY core_app/ /core_app/\n", ""))
+    run_papermerge(docker, app, "--volume=app:/core_app/media", image="dms:bare")
+    kind, message = refused(docker, container=app)
+    assert kind == "setting"
+    assert "papermerge_backup_app_version" in message
+    assert found(docker, container=app, app_version="3.5.2")["version"] == "3.5.2"
+
+
+def test_a_sqlite_database_is_found_in_its_volume(docker: Docker, app: str) -> None:
+    volumes = ["--volume=appdb:/db", "--volume=app:/core_app/media"]
+    docker.run("run", "--detach", "--name", app, *volumes, "papermerge/papermerge:3.5.3")
+    instance = found(docker, container=app)
+    assert instance["database"]["engine"] == "sqlite"
+    assert instance["database"]["path"] == docker.mountpoint("appdb") + "/db.sqlite3"
+    assert instance["database"]["container"] == ""
+
+
+@pytest.mark.parametrize(
+    ("volume", "said"),
+    [((), "SQLite database /db/db.sqlite3"), (("--volume=/srv/one.sqlite3:/db/db.sqlite3",), "as a single file")],
+)
+def test_a_sqlite_database_that_is_not_whole_outside_of_its_container_is_refused(
+    docker: Docker, app: str, volume: tuple[str, ...], said: str
+) -> None:
+    docker.host.put("/srv/one.sqlite3", "")
+    media = "--volume=app:/core_app/media"
+    docker.run("run", "--detach", "--name", app, media, *volume, "papermerge/papermerge:3.5.3")
+    kind, message = refused(docker, container=app)
+    assert kind == "database"
+    assert said in message
+
+
+def test_an_engine_without_papermerge_and_one_that_does_not_run_are_no_errors(host_bench: HostBench) -> None:
+    try:
+        bare = Docker.start(host_bench, "bare", images=False)
+    except MissingEngine as error:
+        without_engine(error)
+    try:
+        assert bare.find() == {"found": None, "notes": []}
+        assert "does not exist" in refused(bare, container="papermerge")[1]
+        bare.host.run("systemctl stop docker docker.socket")
+        assert bare.find() == {
+            "found": None,
+            "notes": ["/usr/bin/docker is installed, but its engine does not run"],
+        }
+        assert "its engine does not run" in refused(bare, container="papermerge")[1]
+        bare.host.hide("/usr/bin/docker")
+        assert bare.find() == {"found": None, "notes": []}
+    finally:
+        host_bench.remove(bare.host)
