@@ -154,11 +154,18 @@ class Site:
         return self.database not in self.databases.names() or self.databases.counts(self.database) == {}
 
 
-def install(papermerge: Papermerge, host: Host, scratch: Path, *drop_in: str, settings_in: str = "unit") -> Site:
+def install(
+    papermerge: Papermerge,
+    host: Host,
+    scratch: Path,
+    *drop_in: str,
+    settings_in: str = "unit",
+    password: str = PASSWORD,
+) -> Site:
     """Put a Papermerge with its documents on a host. `drop_in`: lines of its service's own."""
     if papermerge.is_on_server:
         databases = _server(papermerge, host)
-        url = databases.create("papermerge", "papermerge", PASSWORD)
+        url = databases.create("papermerge", "papermerge", password)
         databases.load("papermerge", papermerge.dump, "papermerge")
     else:
         url = f"sqlite:///{SQLITE_DIRECTORY}/db.sqlite3"
@@ -169,7 +176,15 @@ def install(papermerge: Papermerge, host: Host, scratch: Path, *drop_in: str, se
     return Site(papermerge, host, MEDIA, url)
 
 
-def install_empty(papermerge: Papermerge, host: Host, scratch: Path, *, with_admin: bool) -> Site:
+def install_empty(
+    papermerge: Papermerge,
+    host: Host,
+    scratch: Path,
+    *,
+    with_admin: bool,
+    password: str = TARGET_PASSWORD,
+    admin_password: str = ADMIN_PASSWORD,
+) -> Site:
     """Put a Papermerge of that release on a host, without documents, in other places than `install` does.
 
     On a server its role is there; the database is absent, and the role may make it, or an administrator may and the
@@ -181,9 +196,9 @@ def install_empty(papermerge: Papermerge, host: Host, scratch: Path, *, with_adm
         host.run(f"mkdir -p {TARGET_SQLITE_DIRECTORY} && chown papermerge: {TARGET_SQLITE_DIRECTORY}")
     else:
         databases = _server(papermerge, host)
-        url = databases.create("papermerge", "keeper", TARGET_PASSWORD)
+        url = databases.create("papermerge", "keeper", password)
         if with_admin or papermerge.engine == "mysql":
-            admin_url = databases.url(_make_admin(databases), "backup admin", ADMIN_PASSWORD)
+            admin_url = databases.url(_make_admin(databases, admin_password), "backup admin", admin_password)
         else:
             databases.drop("papermerge")
             databases.execute("alter role keeper createdb")
@@ -198,13 +213,13 @@ def _server(papermerge: Papermerge, host: Host) -> HostDatabases:
     return databases
 
 
-def _make_admin(databases: HostDatabases) -> str:
+def _make_admin(databases: HostDatabases, password: str) -> str:
     """Make an account that may make databases for others, and return the one that it connects to."""
     if databases.engine == "postgresql":
-        name, secret = postgres.identifier("backup admin"), postgres.literal(ADMIN_PASSWORD)
+        name, secret = postgres.identifier("backup admin"), postgres.literal(password)
         databases.execute(f"create role {name} login createdb password {secret}; grant keeper to {name}")
         return "postgres"
-    account, secret = f"{mariadb.literal('backup admin')}@'%'", mariadb.literal(ADMIN_PASSWORD)
+    account, secret = f"{mariadb.literal('backup admin')}@'%'", mariadb.literal(password)
     databases.execute(f"create user {account} identified by {secret}; grant all on *.* to {account} with grant option")
     return "mysql"
 

@@ -315,7 +315,7 @@ SETTINGS_FILES = {CONF, BASE, PRODUCTION, UNIT, DROP_IN, ENVIRONMENT_FILE}
 def test_settings_come_back_byte_for_byte_with_mode_and_owner(journey: Journey) -> None:
     snapshot, source = journey.stored(SETTINGS), journey.sources[SETTINGS].host
     entries = {entry["name"]: entry for entry in snapshot.manifest["config"]["entries"]}
-    assert SETTINGS_FILES <= entries.keys()
+    assert entries.keys() >= SETTINGS_FILES
     assert all(set(entry) == {"name", "size", "sha256", "mode", "owner"} for entry in entries.values())
     looks = ["stat", "--format=%n %s %a %U:%G %F", *sorted(SETTINGS_FILES)]
     assert journey.blank.run(looks).stdout == source.run(looks).stdout
