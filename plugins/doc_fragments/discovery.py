@@ -14,11 +14,17 @@ notes:
     containers of Docker or Podman. What an option sets wins over what is discovered, and with O(media_root),
     O(database_url) and O(app_version) all set nothing is discovered. Several installations on one host are an error
     unless O(project_dir) or O(container) names one.
+  - Several services of one installation, such as web and workers, count as one. It is an error where they say different
+    things of its media or database, unless an option decides.
+  - Settings are read as the release reads them. Up to Papermerge 3.2 the project's own Python is asked, as the user of
+    the service, and where it cannot be found C(papermerge.conf.py) or C(papermerge.toml) is read, without running it.
+    From Papermerge 3.3 on they stand in the environment of its services.
 options:
   project_dir:
     description:
       - Directory on the host in which Papermerge is installed, an absolute path. Up to Papermerge 3.2 this is the
-        directory with C(manage.py).
+        directory with C(manage.py); later it is the one with C(pyproject.toml) or C(alembic.ini), or the working
+        directory of its service.
       - Discovered when not set.
     type: str
   media_root:

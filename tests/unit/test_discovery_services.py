@@ -104,15 +104,20 @@ def test_specifiers_and_doubled_percent_signs_are_read_as_systemd_does(root: Pat
         root,
         "papermerge@.service",
         f"[Service]\nWorkingDirectory={tmp_path}/%i\n"
-        "Environment=PAPERMERGE__DATABASE__URL=postgresql://pm:p%%40ss%%25@db/%p_%i KEPT=%40 NAME=%n\n",
+        "Environment=PAPERMERGE__DATABASE__URL=postgresql://pm:p%%40ss%%25@db/%p_%i DROPPED=p%40ss NAME=%n\n",
     )
     assert find_project(None, str(root)) is None, "a bare template runs nothing"
+    running = root / "sys" / "fs" / "cgroup" / "system.slice" / "system-papermerge.slice" / "papermerge@core.service"
+    running.mkdir(parents=True)
+    assert the_project(root).directory == str(directory)
+    running.rmdir()
     wanted = root / "etc" / "systemd" / "system" / "multi-user.target.wants"
     wanted.mkdir()
     (wanted / "papermerge@core.service").symlink_to(template)
     found = the_project(root)
     assert found.directory == str(directory)
-    assert (found.environment["KEPT"], found.environment["NAME"]) == ("%40", "papermerge@core.service")
+    assert found.environment["NAME"] == "papermerge@core.service"
+    assert "DROPPED" not in found.environment
     place = read_settings(found, "3.5.3").database
     assert (place.name, place.password) == ("papermerge_core", "p@ss%")
 

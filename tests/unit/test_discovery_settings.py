@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,6 @@ from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.sourc
     configuration_files,
     read_settings,
     settings_from_environment,
-    source_of_environment,
 )
 from tests.support.installations import make_installation
 from tests.support.projects import make_environment, make_project
@@ -188,6 +188,13 @@ def test_a_syntax_error_is_told_without_its_line(tmp_path: Path, root: Path) -> 
     assert "secret" not in caught.value.message
 
 
+def test_a_password_with_an_odd_escape_is_not_printed_by_python(tmp_path: Path, root: Path) -> None:
+    directory = make_project(tmp_path / "dms", "DBTYPE = 'pg'\nDBPASS = 'a\\d'\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_settings(project_at(directory), "2.0.2", str(root)).database.password == "a\\d"
+
+
 #: The part of the images' config/settings/production.py that matters here.
 PRODUCTION = """
 import os
@@ -348,97 +355,6 @@ def test_a_papermerge_toml_that_cannot_be_understood_is_named(
     assert f"{directory}/papermerge.toml" in caught.value.message
     assert "set papermerge_backup_" in caught.value.message
     assert "toml-secret" not in caught.value.message
-
-
-# --- the environment alone ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("version", ["3.3", "3.4.1", "3.5.3"])
-def test_defaults_of_3_3_to_3_5(version: str) -> None:
-    found = settings_from_environment({}, version, "/core_app", "container web")
-    assert (found.media_root, found.database.path, found.storage) == ("/core_app/media", "/db/db.sqlite3", None)
-    assert found.database_found_in == (
-        f"default of Papermerge {version}; PAPERMERGE__DATABASE__URL is not set in container web"
-    )
-
-
-def test_a_relative_database_lies_below_the_working_directory() -> None:
-    environment = {"PAPERMERGE__DATABASE__URL": "sqlite:///data/100%25#1.db?timeout=5"}
-    found = settings_from_environment(environment, "3.4", "/core_app", "here")
-    assert found.database.path == "/core_app/data/100%25#1.db", "SQLAlchemy decodes nothing in it"
-
-
-def test_names_are_found_in_any_case_and_an_empty_one_counts_as_not_set() -> None:
-    environment = {
-        "papermerge__main__media_root": "/lower",
-        "PAPERMERGE__DATABASE__URL": "",
-        "PM_MEDIA_ROOT": "/other",
-        "pm_media_root": "/never",
-    }
-    found = settings_from_environment(environment, "3.5.3", "/core_app", "here")
-    assert (found.media_root, found.media_found_in) == ("/lower", "papermerge__main__media_root in here")
-    assert found.database.path == "/db/db.sqlite3"
-    environment["PM_DB_URL"] = "postgresql://h/pm"
-    assert settings_from_environment(environment, "3.6.0", "/core_app", "here").media_root == "/other"
-
-
-@pytest.mark.parametrize("value", ["true", "1", "YES", "on", "t"])
-def test_3_6_connects_with_ssl_when_it_is_told_to(value: str) -> None:
-    environment = {"PM_DB_URL": "postgresql+asyncpg://me@h/pm?ssl=prefer&connect_timeout=3", "PM_DB_SSL": value}
-    place = settings_from_environment(environment, "3.6.0", "/core_app", "here").database
-    assert place.options == (("connect_timeout", "3"), ("sslmode", "require"))
-    environment["PM_DB_SSL"] = "false"
-    place = settings_from_environment(environment, "3.6.0", "/core_app", "here").database
-    assert place.options == (("sslmode", "prefer"), ("connect_timeout", "3"))
-
-
-def test_3_6_without_a_database_is_an_error_that_says_what_to_set() -> None:
-    environment = {"PAPERMERGE__DATABASE__URL": "postgresql://old/pm", "PM_MEDIA_ROOT": "/m"}
-    with pytest.raises(SettingError, match="PM_DB_URL, which is not set in container web") as caught:
-        settings_from_environment(environment, "3.6.0", "/core_app", "container web")
-    assert "set papermerge_backup_database_url" in caught.value.message
-    source = source_of_environment(environment, "3.6.0", "/core_app", "container web")
-    assert source.media() == ("/m", "PM_MEDIA_ROOT in container web")
-
-
-@pytest.mark.parametrize("version", ["3.7.0", "4.1", "latest"])
-def test_a_release_that_is_not_known_yet_may_have_either_names(version: str) -> None:
-    found = settings_from_environment({"PM_DB_URL": "postgresql://h/new"}, version, "/core_app", "here")
-    assert found.database.name == "new"
-    found = settings_from_environment({"PAPERMERGE__DATABASE__URL": "postgresql://h/old"}, version, "/core_app", "here")
-    assert found.database.name == "old"
-
-
-@pytest.mark.parametrize(
-    ("version", "environment", "expected"),
-    [
-        ("3.6.0", {"PM_STORAGE_BACKEND": "s3", "PM_BUCKET_NAME": "b"}, ("s3", "b", True)),
-        ("3.6.0", {"PM_STORAGE_BACKEND": "R2"}, ("r2", "", True)),
-        ("3.6.0", {"PM_STORAGE_BACKEND": "gcs", "PM_BUCKET_NAME": "b"}, ("gcs", "b", True)),
-        ("3.6.0", {"PM_STORAGE_BACKEND": "local", "PM_BUCKET_NAME": "b"}, None),
-        ("3.6.0", {"PAPERMERGE__MAIN__FILE_SERVER": "s3"}, None),
-        ("3.5.3", {"PAPERMERGE__MAIN__FILE_SERVER": "s3", "PAPERMERGE__S3__BUCKET_NAME": "b"}, ("s3", "b", False)),
-        ("3.4", {"PAPERMERGE__MAIN__FILE_SERVER": "s3"}, ("s3", "", False)),
-        ("3.4", {"PAPERMERGE__S3__BUCKET_NAME": "b"}, ("s3", "b", False)),
-        ("3.4", {"PAPERMERGE__MAIN__FILE_SERVER": "local", "PM_STORAGE_BACKEND": "r2"}, None),
-        ("2.1.9", {"PAPERMERGE__S3__BUCKET_NAME": "b"}, None),
-    ],
-)
-def test_originals_in_a_bucket_are_told_from_a_mirror(
-    version: str, environment: dict[str, str], expected: tuple[str, str, bool] | None
-) -> None:
-    found = settings_from_environment({"PM_DB_URL": "postgresql://h/pm", **environment}, version, "/core_app", "here")
-    storage = found.storage
-    assert (storage and (storage.backend, storage.bucket, storage.only)) == expected
-
-
-def test_images_of_1_x_and_2_0_keep_media_where_their_settings_files_say() -> None:
-    environment = {"POSTGRES_DB": "pm", "POSTGRES_PASSWORD": "p", "POSTGRES_HOST": "pg"}
-    found = settings_from_environment(environment, "2.0.1", "/opt/app", "container app")
-    assert found.database == DatabasePlace("postgresql", name="pm", user="dbuser", password="p", host="pg", port=5432)
-    assert (found.media_root, found.database_found_in) == ("/opt/media", "POSTGRES_DB in container app")
-    found = settings_from_environment({}, "2.0.1", "/app/papermerge", "container app")
-    assert (found.media_root, found.database.path) == ("/data/media", "/data/papermerge.db")
 
 
 def test_a_container_of_2_1_tells_its_toml_as_a_text() -> None:

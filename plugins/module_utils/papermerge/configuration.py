@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import os
+import warnings
 from dataclasses import replace
 from typing import Any, Dict, Mapping, Optional, Tuple
 
@@ -45,10 +46,12 @@ def configuration_file(variables: Variables, working_directory: str, system_root
 def parse_python(path: str) -> ast.Module:
     """Parse a Python file. Raises SettingError."""
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb") as stream, warnings.catch_warnings():
+            # A warning, as of an odd escape, would print the line, maybe the one with the password.
+            warnings.simplefilter("ignore")
             return ast.parse(stream.read(1 << 20), path)
     except (OSError, SyntaxError, ValueError) as error:
-        # A syntax error's text would be a line of the file, maybe the one with the password.
+        # A syntax error's own text would hold the line, too.
         reason = "line {0}: {1}".format(error.lineno, error.msg) if isinstance(error, SyntaxError) else error
         raise SettingError(
             "{0} cannot be read: {1}; {2} and papermerge_backup_database_url".format(path, reason, MEDIA_HINT)

@@ -19,9 +19,11 @@ UNIT_DIRECTORIES = (
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
 )
+#: Where instances of templates run, with either version of control groups.
+CONTROL_GROUPS = ("system.slice/*.slice", "systemd/system.slice/*.slice")
 #: Settings that hold all values that were given, until an empty one clears them.
 LISTS = ("Environment", "EnvironmentFile", "ExecStart", "UnsetEnvironment")
-SPECIFIER = re.compile(r"%([%niINpjEStCL])")
+SPECIFIER = re.compile(r"%(.)", re.DOTALL)
 
 
 class Unit(NamedTuple):
@@ -56,17 +58,17 @@ def find_units(system_root: str) -> Iterator[Unit]:
 
 
 def _template_instances(system_root: str) -> Iterator[Tuple[str, str]]:
-    """Yield (unit, template file) of instances such as papermerge@web.service that an enabled unit wants."""
-    for place in UNIT_DIRECTORIES:
-        pattern = os.path.join(glob.escape(system_root), place.lstrip("/"), "*.wants", "*@?*.service")
-        for path in sorted(glob.glob(pattern)):
+    """Yield (unit, template file) of instances such as papermerge@web.service that are enabled or running."""
+    patterns = [os.path.join(place[1:], "*.wants", "*@?*.service") for place in UNIT_DIRECTORIES]
+    patterns += [os.path.join("sys/fs/cgroup", place, "*@?*.service") for place in CONTROL_GROUPS]
+    for pattern in patterns:
+        for path in sorted(glob.glob(os.path.join(glob.escape(system_root), pattern))):
             name = os.path.basename(path)
             template = name.partition("@")[0] + "@.service"
-            for directory in UNIT_DIRECTORIES:
-                candidate = os.path.join(system_root, directory.lstrip("/"), template)
-                if os.path.isfile(candidate):
-                    yield name, candidate
-                    break
+            places = [os.path.join(system_root, directory[1:], template) for directory in UNIT_DIRECTORIES]
+            found = next((place for place in places if os.path.exists(place)), None)
+            if found and os.path.isfile(found):
+                yield name, found
 
 
 def _read_unit(system_root: str, path: str, name: str) -> Unit:
@@ -83,10 +85,11 @@ def _read_unit(system_root: str, path: str, name: str) -> Unit:
                 lists[key] = []
     environment: Dict[str, str] = {}
     for value in lists["Environment"]:
-        for assignment in split_words(_expand(value, name)):
+        for assignment in split_words(value):
             variable, equals, text = assignment.partition("=")
-            if equals:
-                environment[variable] = text
+            # As in postgresql://me:p%40ss@…, whose percent sign is not doubled: systemd drops such a variable.
+            if equals and not any(letter.isdigit() for letter in SPECIFIER.findall(text)):
+                environment[variable] = _expand(text, name)
     # What the files say wins over the unit's own lines, wherever these stand.
     for value in lists["EnvironmentFile"]:
         for place in sorted(glob.glob(_expand(value.lstrip("-"), name))):
@@ -94,7 +97,7 @@ def _read_unit(system_root: str, path: str, name: str) -> Unit:
             files.append(place)
     for variable in split_words(" ".join(lists["UnsetEnvironment"])):
         environment.pop(variable.partition("=")[0], None)
-    words = [word for value in lists["ExecStart"] for word in split_words(_expand(value.lstrip("@-:+!|"), name))]
+    words = [_expand(word, name) for value in lists["ExecStart"] for word in split_words(value.lstrip("@-:+!|"))]
     return Unit(
         path,
         files,
@@ -139,7 +142,7 @@ def _settings(path: str) -> List[Tuple[str, str]]:
 
 
 def _expand(text: str, name: str) -> str:
-    """Replace the specifiers of a unit; what is none stays as it is, as with systemd."""
+    """Replace the specifiers of a unit that the system's manager knows the same on every host."""
     prefix, _at, instance = name[: -len(".service")].partition("@")
     values = {
         "%": "%",
@@ -149,13 +152,16 @@ def _expand(text: str, name: str) -> str:
         "j": prefix.rpartition("-")[2],
         "i": instance,
         "I": instance.replace("-", "/"),
+        "u": "root",
+        "U": "0",
+        "h": "/root",
         "E": "/etc",
         "S": "/var/lib",
         "C": "/var/cache",
         "L": "/var/log",
         "t": "/run",
     }
-    return SPECIFIER.sub(lambda match: values[match.group(1)], text)
+    return SPECIFIER.sub(lambda match: values.get(match.group(1), match.group()), text)
 
 
 def split_words(text: str) -> List[str]:

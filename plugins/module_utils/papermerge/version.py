@@ -11,6 +11,7 @@ import os
 from typing import List, Optional, Tuple
 
 from ..errors import SettingError
+from .configuration import parse_python
 from .projects import Project, distributions_in, project_table
 
 SYSTEM_PACKAGES = (
@@ -65,9 +66,8 @@ def _distributions(packages: List[str]) -> List[Tuple[str, str]]:
 def _constant(path: str, name: str) -> Optional[str]:
     """Return a version that a Python file assigns: a text, or a tuple such as (2, 0, 2, FINAL, 0)."""
     try:
-        with open(path, "rb") as stream:
-            tree = ast.parse(stream.read(1 << 20), path)
-    except (OSError, SyntaxError, ValueError):
+        tree = parse_python(path)
+    except SettingError:
         return None
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(getattr(target, "id", "") == name for target in node.targets):
