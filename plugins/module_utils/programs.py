@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import threading
@@ -20,13 +21,29 @@ COMPLAINT_BYTES = 8192
 PROGRAM_DIRECTORIES = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
+def _numbers(path: str) -> List[int]:
+    return [int(digits) for digits in re.findall(r"\d+", path)]
+
+
 def find_program(name: str, directories: Tuple[str, ...] = ()) -> Optional[str]:
     """Return the path of a program, or None. ``directories`` (glob patterns) come before PATH."""
     places: List[str] = []
     for pattern in directories:
-        places += sorted(glob.glob(pattern), reverse=True)
+        places += sorted(glob.glob(pattern), key=_numbers, reverse=True)
     path = os.pathsep.join(places + [os.environ.get("PATH", os.defpath)] + list(PROGRAM_DIRECTORIES))
     return shutil.which(name, path=path)
+
+
+def find_programs(name: str, directories: Tuple[str, ...]) -> List[str]:
+    """Return the paths of a program in all of ``directories`` (glob patterns), of PATH and of the usual places."""
+    found: Dict[str, str] = {}
+    places = [directory for pattern in directories for directory in sorted(glob.glob(pattern))]
+    places += os.environ.get("PATH", os.defpath).split(os.pathsep) + list(PROGRAM_DIRECTORIES)
+    for directory in places:
+        path = shutil.which(name, path=directory) if directory else None
+        if path is not None:
+            found.setdefault(os.path.realpath(path), path)
+    return list(found.values())
 
 
 def demotion(user_id: int, group_id: int) -> Optional[Callable[[], None]]:

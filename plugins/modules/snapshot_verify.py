@@ -39,10 +39,10 @@ options:
       - V(quick) compares manifest and checksum, and looks for everything that the manifest names and its size.
       - V(full) also reads every stored file and compares its SHA-256, and compares the index with the records of the
         parts.
-      - V(deep) also unpacks the parts in bounded streams and compares each media file with the index, and opens an
-        SQLite database and compares its rows with the manifest. The database is unpacked into a private directory in
-        E(TMPDIR), or in V(/var/tmp) when that is not set, which needs room for it. The dump of a server opens at a
-        server only; a restore counts its rows.
+      - V(deep) also unpacks the parts in bounded streams and compares each media file with the index, and opens the
+        database and compares its rows with the manifest. An SQLite database is unpacked into a private directory in
+        E(TMPDIR), or in V(/var/tmp) when that is not set, which needs room for it. The dump of a server is read without
+        one, that of PostgreSQL with C(pg_restore), which the controller must have in the server's version or later.
     type: str
     choices:
       - quick
@@ -134,12 +134,12 @@ snapshots:
       sample: 30871
     row_counts_compared:
       description: Number of tables whose rows were counted and compared.
-      returned: for a sound snapshot of an SQLite database, with O(level=deep)
+      returned: for a sound snapshot, with O(level=deep)
       type: int
       sample: 13
     proved:
       description: Number of files that the database expects and that are in the snapshot.
-      returned: for a sound snapshot of an SQLite database, with O(level=deep)
+      returned: for a sound snapshot, with O(level=deep)
       type: int
       sample: 1198
 rows:

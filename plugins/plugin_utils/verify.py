@@ -5,8 +5,7 @@
 
 - quick: manifest and checksum agree, everything that the manifest names is there with the right size;
 - full: and every stored file has its SHA-256, every record and the index say the same of every media file;
-- deep: and every part unpacks to what its record says, an SQLite database opens and has the manifest's row counts. The
-  dump of a server opens at a server only, so that its checksums are all that is compared.
+- deep: and every part unpacks to what its record says, the database opens and has the manifest's row counts.
 """
 
 from __future__ import annotations
@@ -23,13 +22,19 @@ from ansible_collections.papermerge.backup.plugins.module_utils.agent.workspace 
     remove_abandoned,
     require_space,
 )
+from ansible_collections.papermerge.backup.plugins.module_utils.database.mysql.dump import read_dump
 from ansible_collections.papermerge.backup.plugins.module_utils.database.sqlite import DatabaseFile
+from ansible_collections.papermerge.backup.plugins.module_utils.database.view import View
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import open_private
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError
-from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import release_line_named
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import (
+    ReleaseLine,
+    release_line_named,
+)
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import Manifest
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import differences
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
+from ansible_collections.papermerge.backup.plugins.plugin_utils.pgdump import read_archive
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import (
     CHECKSUM,
@@ -122,8 +127,7 @@ class Verification:
             result.update(self.check_stored(catalog))
             if level == "deep":
                 result["unpacked_files"] = self.media.unpack_all(self._progress)
-                if self.manifest.engine == "sqlite":
-                    result.update(self._open_database())
+                result.update(self._open_database())
         return result
 
     def check_stored(self, catalog: Catalog) -> dict[str, Any]:
@@ -138,28 +142,43 @@ class Verification:
         return {"files": self.media.files, "checked_bytes": stored}
 
     def _open_database(self) -> dict[str, Any]:
-        """Unpack the SQLite database to a file, open it, and compare its counts with the manifest."""
+        """Look into the database without its server, and compare its counts and rows with the manifest."""
         self._progress.begin("database", self.manifest.database_file.plain_size)
         line = release_line_named(self.manifest.release_line)
-        path = self._scratch / "database.sqlite3"
-        require_space(str(self._scratch), self.manifest.database_file.plain_size, "a deep verification")
-        with storage_errors(path), open_private(path) as stream:
-            for piece in plain_database(self._snapshot):
-                stream.write(piece)
-                self._progress.advance(len(piece))
-        proved = 0
-        with (
-            DatabaseFile(str(path), f"of {self._snapshot.id}") as database,
-            Catalog(self._scratch / "rows.sqlite3") as catalog,
-        ):
-            database.quick_check()
-            require_same_counts(self.manifest, database.row_counts(line), database.schema_marker(line))
+        with self._database_view(line) as view, Catalog(self._scratch / "rows.sqlite3") as catalog:
+            require_same_counts(self.manifest, view.row_counts(line), view.schema_marker(line))
             catalog.add_expected(
-                (row.path, row.row, row.key) for row in database.expected_rows(line) if row.path is not None
+                (row.path, row.row, row.key) for row in view.expected_rows(line) if row.path is not None
             )
             catalog.add_entries(self.media.entries())
             proved = require_same_proof(self.manifest, catalog)
         return {"row_counts_compared": len(self.manifest.row_counts), "proved": proved}
+
+    def _plain_database(self) -> Iterator[bytes]:
+        for piece in plain_database(self._snapshot):
+            yield piece
+            self._progress.advance(len(piece))
+
+    def _database_view(self, line: ReleaseLine) -> View:
+        """Return what the dump holds; the caller closes it."""
+        engine = self.manifest.engine
+        if engine == "postgresql":
+            schemas = [str(name) for name in self.manifest.database.get("schemas") or []]
+            return read_archive(self._plain_database(), f"the database of {self._snapshot.id}", line, schemas)
+        if engine == "mysql":
+            return read_dump(self._plain_database(), f"the database of {self._snapshot.id}", line)
+        path = self._scratch / "database.sqlite3"
+        require_space(str(self._scratch), self.manifest.database_file.plain_size, "a deep verification")
+        with storage_errors(path), open_private(path) as stream:
+            for piece in self._plain_database():
+                stream.write(piece)
+        database = DatabaseFile(str(path), f"of {self._snapshot.id}")
+        try:
+            database.quick_check()
+        except BaseException:
+            database.close()
+            raise
+        return database
 
 
 def require_same_counts(manifest: Manifest, counts: dict[str, int], marker: str) -> None:

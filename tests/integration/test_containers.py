@@ -15,32 +15,47 @@ from tests.support.containers import (
     Docker,
     MissingEngine,
     Project,
+    load,
+    media_hashes,
     papermerge_project,
+    row_counts,
+    wait_for_mariadb,
     wait_for_postgres,
     without_engine,
 )
+from tests.support.generated.instance import GeneratedInstance, generate
 from tests.support.hosts.bench import HostBench
+from tests.support.playbooks import Playbooks, ProcessWatch
 
 
 @pytest.fixture(scope="module")
 def docker(host_bench: HostBench) -> Iterator[Docker]:
     """A host with an engine, for the tests of this file."""
-    try:
-        engine = Docker.start(host_bench)
-    except MissingEngine as error:
-        without_engine(error)
+    engine = start(host_bench, "docker")
     yield engine
     host_bench.remove(engine.host)
 
 
 @pytest.fixture(scope="module")
-def dms(docker: Docker) -> Project:
+def instance(tmp_path_factory: pytest.TempPathFactory) -> GeneratedInstance:
+    """What is in `dms`."""
+    return generate("3.5", "postgresql", tmp_path_factory.mktemp("generated") / "instance")
+
+
+@pytest.fixture(scope="module")
+def dms(docker: Docker, instance: GeneratedInstance) -> Project:
     """Papermerge 3.5.3 with a worker and PostgreSQL, as its documentation has it: media in a named volume."""
     project = papermerge_project(docker, "dms")
     project.up()
-    wait_for_postgres(docker, project.container("db"))
-    docker.host.put(docker.mountpoint("dms_media") + "/docvers/original.pdf", "an original")
+    load(docker, project, instance.script, instance.media)
     return project
+
+
+def start(bench: HostBench, name: str, *, images: bool = True) -> Docker:
+    try:
+        return Docker.start(bench, name, images=images)
+    except MissingEngine as error:
+        without_engine(error)
 
 
 def found(docker: Docker, **request: str) -> dict[str, Any]:
@@ -57,12 +72,12 @@ def refused(docker: Docker, **request: str) -> tuple[str, str]:
     return answer["error"], answer["message"]
 
 
-def query(docker: Docker, database: dict[str, Any]) -> str:
+def query(docker: Docker, database: dict[str, Any], question: str = "SELECT current_user") -> str:
     """Ask the server with the client of its container, as a backup does, from the place that was found."""
     engine, _colon, name = database["container"].partition(":")
     assert engine == "docker"
     client = ["psql", "--no-align", "--tuples-only", f"--host={database['host']}", f"--username={database['user']}"]
-    words = ["exec", "--env", f"PGPASSWORD={database['password']}", name, *client, "--command=select current_user"]
+    words = ["exec", "--env", f"PGPASSWORD={database['password']}", name, *client, f"--command={question}"]
     return docker.run(*words, database["name"]).stdout.strip()
 
 
@@ -71,7 +86,7 @@ def test_an_instance_is_found_with_nothing_set(docker: Docker, dms: Project) -> 
     assert instance["names"] == ["dms-web-1", "dms-worker-1"]
     assert instance["version"] == "3.5.3"
     assert instance["version_found_in"] == "tag of image papermerge/papermerge:3.5.3"
-    assert docker.host.run(["cat", instance["media_root"] + "/docvers/original.pdf"]).stdout == "an original"
+    assert instance["media_root"] == docker.mountpoint("dms_media")
     assert "volume dms_media" in instance["media_found_in"]
     assert "environment of container dms-web-1" in instance["media_found_in"]
     assert instance["database"]["container"] == "docker:dms-db-1"
@@ -116,6 +131,57 @@ def test_a_user_without_rights_on_the_engine_is_told_to_become(docker: Docker, d
     (note,) = answer["notes"]
     assert "permission denied" in note
     assert "become" in note
+
+
+def test_from_the_containers_of_one_host_to_those_of_another(
+    docker: Docker, dms: Project, instance: GeneratedInstance, host_bench: HostBench, playbooks: Playbooks
+) -> None:
+    """With nothing in the inventory but the hosts."""
+    watch = ProcessWatch()
+    with watch.watching():
+        inventory = {"old": docker.host.inventory("admin", ansible_become=True)}
+        created = playbooks.run("create", inventory)
+        assert created.status == 0, str(created)
+        row = created.row("old")
+        assert (row["result"], row["version"]) == ("ok", "3.5.3")
+        assert row["originals"] == f"{instance.expected_rows}/{instance.expected_rows}"
+        verified = playbooks.run("verify", inventory)
+        assert verified.status == 0, str(verified)
+
+        fresh = start(host_bench, "fresh")
+        try:
+            project = papermerge_project(fresh, "dms")
+            project.up()
+            wait_for_postgres(fresh, project.container("db"))
+            target = {"new": fresh.host.inventory("admin", ansible_become=True)}
+            restored = playbooks.run("restore", target, extra={"papermerge_backup_source": "old"})
+            assert restored.status == 0, str(restored)
+            assert row_counts(fresh, project, instance.counts) == instance.counts
+            assert media_hashes(fresh, project) == instance.sha256
+        finally:
+            host_bench.remove(fresh.host)
+    for secret in (PASSWORD, ENCODED_PASSWORD, "key of dms"):
+        assert not [line for line in watch.with_word(secret) if "nsenter" not in line and "docker run" not in line]
+        for run in (created, verified, restored):
+            assert not run.says(secret)
+
+
+def test_a_mariadb_is_reached_in_its_own_container(docker: Docker, app: str) -> None:
+    account = {"MARIADB_ROOT_PASSWORD": "of root", "MARIADB_DATABASE": "papermerge", "MARIADB_USER": "pm"}
+    options = [f"--env={name}={value}" for name, value in {**account, "MARIADB_PASSWORD": PASSWORD}.items()]
+    alias = ["--network=dms_default", "--network-alias=maria"]
+    docker.run("run", "--detach", "--name=mysql", *alias, *options, "mariadb:10.11")
+    try:
+        url = f"PAPERMERGE__DATABASE__URL=mysql://pm:{ENCODED_PASSWORD}@maria:3306/papermerge"
+        run_papermerge(docker, app, "--volume=app:/core_app/media", "--env", url)
+        wait_for_mariadb(docker, "mysql")
+        database = found(docker, container=app)["database"]
+        assert database["container"] == "docker:mysql"
+        words = ["exec", "--env", f"MYSQL_PWD={database['password']}", "mysql", "mariadb", f"--host={database['host']}"]
+        words += [f"--user={database['user']}", "--skip-column-names", "--execute=SELECT CURRENT_USER()"]
+        assert docker.run(*words, database["name"]).stdout.strip() == "pm@%"
+    finally:
+        docker.run("rm", "--force", "--volumes", "mysql")
 
 
 def test_of_two_instances_the_setting_chooses(docker: Docker, dms: Project) -> None:
@@ -236,6 +302,23 @@ def test_a_container_whose_version_nothing_tells_needs_the_setting(docker: Docke
     assert found(docker, container=app, app_version="3.5.2")["version"] == "3.5.2"
 
 
+def test_the_settings_file_of_an_older_release_is_read_from_its_container(docker: Docker, app: str) -> None:
+    docker.run("tag", "papermerge/papermerge:3.5.3", "papermerge/papermerge:2.1.9")
+    database = "type = 'pg'\nhost = 'db'\nname = 'older'\npassword = 'of toml'\n"
+    toml = f"[main]\nmedia_root = '/data/media'\n[database]\n{database}"
+    docker.host.put("/srv/old/papermerge.toml", toml)
+    docker.host.run(["mkdir", "-p", "/srv/old/data/media"])
+    options = ["--workdir=/app", "--volume=/srv/old/data:/data", "--network=dms_default"]
+    options.append("--volume=/srv/old/papermerge.toml:/etc/papermerge/papermerge.toml:ro")
+    docker.run("run", "--detach", "--name", app, *options, "papermerge/papermerge:2.1.9")
+    instance = found(docker, container=app)
+    assert instance["media_root"] == "/srv/old/data/media"
+    assert instance["database"]["container"] == "docker:dms-db-1"
+    assert instance["database"]["password"] == "of toml"
+    assert "/etc/papermerge/papermerge.toml in container app" in instance["database_found_in"]
+    assert instance["configuration_files"] == ["/srv/old/papermerge.toml"]
+
+
 def test_a_sqlite_database_is_found_in_its_volume(docker: Docker, app: str) -> None:
     volumes = ["--volume=appdb:/db", "--volume=app:/core_app/media"]
     docker.run("run", "--detach", "--name", app, *volumes, "papermerge/papermerge:3.5.3")
@@ -261,10 +344,7 @@ def test_a_sqlite_database_that_is_not_whole_outside_of_its_container_is_refused
 
 
 def test_an_engine_without_papermerge_and_one_that_does_not_run_are_no_errors(host_bench: HostBench) -> None:
-    try:
-        bare = Docker.start(host_bench, "bare", images=False)
-    except MissingEngine as error:
-        without_engine(error)
+    bare = start(host_bench, "bare", images=False)
     try:
         assert bare.find() == {"found": None, "notes": []}
         assert "does not exist" in refused(bare, container="papermerge")[1]

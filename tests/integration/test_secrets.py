@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.papermerge.backup.plugins.module_utils.database.engines import DATABASES
 from tests.integration.releases_on_hosts import Papermerge, Site, install, install_empty, of_generated
 from tests.support.generated.instance import generate
 from tests.support.hosts.base import OPERATOR_PASSWORD
@@ -151,9 +150,8 @@ def searched(host_bench: HostBench, tmp_path_factory: pytest.TempPathFactory) ->
     made = {
         "units": of_generated(generate("3.5", "postgresql", scratch / "units"), "units"),
         "conf": of_generated(generate("2.0", "postgresql", scratch / "conf"), "conf"),
+        "maria": of_generated(generate("3.0-3.2", "mysql", scratch / "maria"), "maria"),
     }
-    if "mysql" in DATABASES:
-        made["maria"] = of_generated(generate("3.0-3.2", "mysql", scratch / "maria"), "maria")
     names = [f"{name}-{role}" for name in made for role in ("old", "new")]
     hosts = dict(zip(names, host_bench.start_many(names), strict=True))
     sources, targets = {}, {}
@@ -256,14 +254,13 @@ def creates(sources: Mapping[str, Site]) -> dict[str, dict[str, Any]]:
         "no-engine": at(f"oracle://given:{PASSWORDS['wrong']}@127.0.0.1/papermerge"),
         "invalid": at(f"postgresql://given:{PASSWORDS['invalid']}@127.0.0.1/x", papermerge_backup_transfer="bogus"),
     }
-    if "maria" in sources:
-        maria = sources["maria"]
-        found["maria"] = _reached(maria.host)
-        found["maria-wrong"] = _reached(
-            maria.host,
-            papermerge_backup_database_url=maria.databases.url("papermerge", "given", PASSWORDS["wrong"]),
-            papermerge_backup_transfer="staged",
-        )
+    maria = sources["maria"]
+    found["maria"] = _reached(maria.host)
+    found["maria-wrong"] = _reached(
+        maria.host,
+        papermerge_backup_database_url=maria.databases.url("papermerge", "given", PASSWORDS["wrong"]),
+        papermerge_backup_transfer="staged",
+    )
     return found
 
 
@@ -293,9 +290,8 @@ def restores(targets: Mapping[str, Site], sources: Mapping[str, Site]) -> dict[s
             **{given: sources["units"].databases.url("papermerge", "given", PASSWORDS["given"])},
         ),
     }
-    if "maria" in targets:
-        maria = targets["maria"]
-        found["new-maria"] = _reached(maria.host, papermerge_backup_source="maria", **{admin: maria.admin_url})
+    maria = targets["maria"]
+    found["new-maria"] = _reached(maria.host, papermerge_backup_source="maria", **{admin: maria.admin_url})
     return found
 
 
@@ -316,7 +312,7 @@ def test_the_runs_go_as_they_should(searched: Searched) -> None:
 
 def test_no_secret_is_an_argument_of_a_process(searched: Searched) -> None:
     # What is looked at would show it: the commands of both sides, of a server's clients among them.
-    for seen in ("ansible-playbook", "sudo -H -S -p", "pg_dump", "pg_restore", "psql"):
+    for seen in ("ansible-playbook", "sudo -H -S -p", "pg_dump", "pg_restore", "psql", "mysqldump", "mariadb"):
         assert searched.watch.with_word(seen), seen
     assert searched.watch.looks > 500
     for name, word in WORDS.items():

@@ -72,28 +72,16 @@ COLLECTION = Path(__file__).resolve().parents[2]
 ON_HOST = "/opt/collection"
 """Where hosts get the collection's own code, for what is asked of it there without an agent."""
 
-# The two settings of 3.x, so that what is tested is how containers are found and not how settings are read.
 FIND = """
 import dataclasses, json, sys
 sys.path.insert(0, {place!r})
-from ansible_collections.papermerge.backup.plugins.module_utils.database.place import parse_database_url
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge import containers
-
-class Settings:
-    def __init__(self, environment, version, working_directory, found_in):
-        self.environment, self.directory, self.found_in = environment, working_directory, found_in
-
-    def media(self):
-        name = "PAPERMERGE__MAIN__MEDIA_ROOT"
-        return self.environment.get(name, self.directory + "/media"), name + " in " + self.found_in
-
-    def database(self):
-        name = "PAPERMERGE__DATABASE__URL"
-        return parse_database_url(self.environment[name], name), name + " in " + self.found_in
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.sources import source_of_environment
 
 try:
-    found, notes = containers.find_container_instance(Settings, containers.ContainerRequest(**{request!r}))
+    request = containers.ContainerRequest(**{request!r})
+    found, notes = containers.find_container_instance(source_of_environment, request)
     print(json.dumps({{"found": dataclasses.asdict(found) if found else None, "notes": notes}}))
 except BackupError as error:
     print(json.dumps({{"error": error.kind, "message": error.message}}))
@@ -278,20 +266,55 @@ def papermerge_project(
 
 def wait_for_postgres(docker: Docker, container: str) -> None:
     """Return when the server in a container takes connections from outside of it. Raises BenchError."""
+    _wait(docker, container, ["pg_isready", "--quiet", "--host=127.0.0.1"])
+
+
+def wait_for_mariadb(docker: Docker, container: str) -> None:
+    """Return when the server in a container takes connections from outside of it. Raises BenchError."""
+    # The account exists before the port is open, so a refused login would be no reason to wait.
+    _wait(docker, container, ["mariadb-admin", "--host=127.0.0.1", "--user=nobody", "ping"])
+
+
+def _wait(docker: Docker, container: str, question: Sequence[str]) -> None:
     end = time.monotonic() + SERVER_SECONDS
-    while docker.run("exec", container, "pg_isready", "--quiet", "--host=127.0.0.1", check=False).returncode != 0:
+    while docker.run("exec", container, *question, check=False).returncode != 0:
         if time.monotonic() > end:
             said = docker.run("logs", container, check=False)
-            raise BenchError(f"PostgreSQL in {container} does not answer: {said.stdout[-1000:]}{said.stderr[-1000:]}")
+            raise BenchError(f"the server in {container} does not answer: {said.stdout[-1000:]}{said.stderr[-1000:]}")
         time.sleep(0.1)
 
 
 def load(docker: Docker, project: Project, dump: bytes, media: Path) -> None:
-    """Put a database (pg_dump -Fc) and the files of a media directory into a project of `papermerge_project` that is
-    up, as root, which the real images run as. Raises BenchError."""
+    """Put a database (of pg_dump -Fc, or a script for psql) and the files of a media directory into a project of
+    `papermerge_project` that is up; files are root's, as the real images run as root. Raises BenchError."""
     database = project.container("db")
     wait_for_postgres(docker, database)
-    restore = ["pg_restore", "--username=papermerge", "--dbname=papermerge", "--no-owner", "--exit-on-error"]
-    docker.run("exec", "--interactive", database, *restore, input=dump, timeout=120)
-    inside = next(mount["Source"] for mount in docker.inspect(project.container("web"))["Mounts"])
-    docker.host.put_tree(media, inside)
+    account = ["--username=papermerge", "--dbname=papermerge"]
+    words = ["psql", *account, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-"]
+    if dump.startswith(b"PGDMP"):
+        words = ["pg_restore", *account, "--no-owner", "--exit-on-error"]
+    docker.run("exec", "--interactive", database, *words, input=dump, timeout=120)
+    docker.host.put_tree(media, media_directory(docker, project))
+
+
+def media_directory(docker: Docker, project: Project) -> str:
+    """Return the host's path of the media of a project of `papermerge_project` that is up."""
+    mounts = docker.inspect(project.container("web"))["Mounts"]
+    return str(next(mount["Source"] for mount in mounts if mount["Destination"] == "/core_app/media"))
+
+
+def row_counts(docker: Docker, project: Project, tables: Iterable[str]) -> dict[str, int]:
+    """Return the number of rows of tables in the database of a project of `papermerge_project`."""
+    names = list(tables)
+    words = ["psql", "--username=papermerge", "--dbname=papermerge", "--no-align", "--tuples-only", "--file=-"]
+    queries = "".join(f'SELECT count(*) FROM "{name}";\n' for name in names)
+    numbers = docker.run("exec", "--interactive", project.container("db"), *words, input=queries).stdout.split()
+    return dict(zip(names, map(int, numbers), strict=True))
+
+
+def media_hashes(docker: Docker, project: Project) -> dict[bytes, str]:
+    """Return the SHA-256 of every file in the media of a project of `papermerge_project`, by relative path."""
+    script = "cd {0} && find . -type f -print0 | xargs -0 -r sha256sum --zero"
+    lines = docker.host.run(script.format(media_directory(docker, project))).stdout.split("\0")[:-1]
+    found = (line.partition("  ./") for line in lines)
+    return {path.encode("utf-8", "surrogateescape"): digest for digest, _spaces, path in found}

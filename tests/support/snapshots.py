@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -22,7 +22,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack i
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.streamed import StreamedSession
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import Verification, scratch_directory
-from tests.support.instances import VERSION, MadeInstance
+from tests.support.instances import VERSION
 
 
 def quiet() -> Progress:
@@ -93,8 +93,18 @@ def place_in(repository: Path, name: str = "one") -> InstanceDirectory:
     return Repository(str(repository)).instance(name)
 
 
+class WithMediaAndDatabase(Protocol):
+    """An instance that was made: where its media are, and the URL of its database."""
+
+    @property
+    def media(self) -> Path: ...
+
+    @property
+    def database_url(self) -> str: ...
+
+
 def take(
-    instance: MadeInstance, place: InstanceDirectory, session: Session | None = None, **settings: Any
+    instance: WithMediaAndDatabase, place: InstanceDirectory, session: Session | None = None, **settings: Any
 ) -> dict[str, Any]:
     """Create a snapshot of an instance whose settings are all given by hand. ``warn`` takes the warnings."""
     warn = settings.pop("warn", lambda _text: None)
@@ -117,15 +127,17 @@ def take(
 def put_back(
     place: InstanceDirectory,
     media: Path,
-    database: Path,
+    database: Path | str,
     session: Session | None = None,
     snapshot: str = "latest",
     check_only: bool = False,
+    **settings: Any,
 ) -> dict[str, Any]:
-    """Restore a snapshot to a media directory and a database of one's own."""
-    request = RestoreRequest(
-        snapshot=snapshot, media_root=str(media), database_url=f"sqlite:///{database}", app_version=VERSION
-    )
+    """Restore a snapshot to a media directory and a database of one's own: a file, or the URL of one on a server."""
+    url = database if isinstance(database, str) else f"sqlite:///{database}"
+    request = RestoreRequest(snapshot=snapshot, media_root=str(media), database_url=url, app_version=VERSION)
+    for name, value in settings.items():
+        setattr(request, name, value)
     if session is not None:
         return restore_snapshot(session, place, request, quiet(), check_only)
     with local_agent() as own:
@@ -144,7 +156,16 @@ def interpreter_without(program: str, directory: Path, python: str = sys.executa
         "import shutil as _s;_which=_s.which;"
         f"_s.which=lambda name,*a,**k:None if name=={program!r} else _which(name,*a,**k);"
     )
-    path = directory / f"python-without-{program}"
+    return _interpreter_after(prelude, directory / f"python-without-{program}", python)
+
+
+def interpreter_without_module(module: str, directory: Path, python: str = sys.executable) -> str:
+    """Return a Python that cannot import a module, as on a host that lacks it."""
+    prelude = f"import sys as _s;_s.modules[{module!r}]=None;"
+    return _interpreter_after(prelude, directory / f"python-without-module-{module}", python)
+
+
+def _interpreter_after(prelude: str, path: Path, python: str) -> str:
     path.write_text(
         f'#!/bin/sh\nexec {shlex.quote(python)} "$1" "$2" "$3" {shlex.quote(prelude)}"$4"\n', encoding="utf-8"
     )

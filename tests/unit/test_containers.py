@@ -109,12 +109,18 @@ def located(host: str, *changes: Change, port: int = 0) -> tuple[str | None, str
 
 
 class InspectedEngine(Engine):
-    """An engine that has said what a text says, of which no container has files."""
+    """An engine that has said what a text says, with volumes and with files that every container has."""
 
-    def __init__(self, *changes: Change, volumes: Mapping[str, dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        *changes: Change,
+        volumes: Mapping[str, dict[str, Any]] | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
         super().__init__("/usr/bin/docker")
         self._documents = documents(*changes)
         self._volumes = volumes or {}
+        self._files = files or {}
 
     def containers(self) -> list[dict[str, Any]]:
         return self._documents
@@ -125,14 +131,16 @@ class InspectedEngine(Engine):
     def member(self, *_arguments: Any) -> None:
         return None
 
-    def file(self, *_arguments: Any) -> None:
-        return None
+    def file(self, container: str, path: str) -> bytes | None:
+        return self._files.get(path)
 
 
 class Settings:
     """The two settings of Papermerge 3.x."""
 
-    def __init__(self, variables: Mapping[str, str], version: str, directory: str, found_in: str) -> None:
+    def __init__(
+        self, variables: Mapping[str, str], version: str, directory: str, found_in: str, *_more: object
+    ) -> None:
         self._variables, self._directory, self._found_in = variables, directory, found_in
 
     def media(self) -> tuple[str, str]:
@@ -197,6 +205,14 @@ def test_only_a_tag_of_papermerges_own_images_is_a_version(image: str, version: 
     found = find_version_of(InspectedEngine(), container)
     assert (found[0] if found else None) == version
     assert found is None or image.partition("@")[0] in found[1]
+
+
+def test_the_tag_of_somebodys_own_image_counts_only_where_no_file_tells() -> None:
+    container = fleet(setting(WEB, "Config.Image", "registry.example/papermerge:1.0"))[WEB]
+    project = {"/core_app/pyproject.toml": b'[project]\nname = "papermerge"\nversion = "3.5.2"\n'}
+    told = find_version_of(InspectedEngine(files=project), container)
+    assert told == ("3.5.2", "/core_app/pyproject.toml in container dms-web-1")
+    assert find_version_of(InspectedEngine(), container) == ("1.0", "tag of image registry.example/papermerge:1.0")
 
 
 def test_the_versions_of_other_projects_and_sections_are_not_papermerges() -> None:
@@ -359,8 +375,14 @@ def test_web_and_worker_are_one_instance_and_the_server_speaks_for_it() -> None:
 
 
 def test_helpers_are_of_the_instance_and_say_nothing_of_its_version() -> None:
-    ocr = [added(WORKER, "ocr"), setting("ocr", "Config.Image", "papermerge/ocrworker:0.3.1")]
-    assert find(InspectedEngine(*ocr, setting("ocr", "Config.WorkingDir", "/app"))).names == (WEB, WORKER, "ocr")
+    image = setting("ocr", "Config.Image", "papermerge/ocrworker:0.3.1")
+    ocr = [
+        added(WORKER, "ocr"),
+        image,
+        setting("ocr", "Config.WorkingDir", "/app"),
+        environment("ocr", "CORE_APP", None),
+    ]
+    assert find(InspectedEngine(*ocr)).names == (WEB, WORKER, "ocr")
 
 
 def test_a_database_with_the_environment_of_all_services_is_no_helper() -> None:
@@ -378,6 +400,16 @@ def test_an_older_container_that_was_left_behind_does_not_speak_for_the_instance
     instance = find(InspectedEngine(*old))
     assert instance.version == "3.5.3"
     assert set(instance.names) == {WEB, WORKER, "left-behind"}
+
+
+def test_two_that_serve_one_database_with_different_media_are_not_guessed_between(tmp_path: Path) -> None:
+    mounts = [{"Type": "bind", "Source": str(tmp_path), "Destination": "/core_app/media"}]
+    second = [added(WEB, "second"), setting("second", "Mounts", mounts), setting("second", "Created", "2027")]
+    with pytest.raises(SettingError, match=f"second, dms-web-1 run with one database.*{tmp_path}.*dms_media/_data"):
+        find(InspectedEngine(*second), media_root=None)
+    assert find(InspectedEngine(*second)).media_root == "/m"
+    stopped = setting(WEB, "State.Status", "exited")
+    assert find(InspectedEngine(*second, stopped), media_root=None).media_root == str(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -458,7 +490,8 @@ def test_a_podman_container_is_read_although_it_says_some_things_otherwise() -> 
 def test_files_that_configure_a_project_are_those_that_exist(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(
         "services:\n  web:\n    env_file:\n      - web.env  # settings\n      - path: ./more.env\n"
-        "        required: false\n    image: x\n  worker:\n    env_file: 'worker.env'\n    volumes:\n      - not.env:/x\n"
+        "        required: false\n    image: x\n  worker:\n    env_file: 'worker.env'\n"
+        "    volumes:\n      - not.env:/x\n"
     )
     for name in ("web.env", "more.env", "worker.env", "not.env", ".env", "logging.yaml"):
         (tmp_path / name).write_text("x")
@@ -479,18 +512,17 @@ def test_files_that_configure_a_project_are_those_that_exist(tmp_path: Path) -> 
 # The engine's program
 
 
-def program(directory: Path, script: str) -> Engine:
+def program(directory: Path, script: str, seconds: float = 60) -> Engine:
     path = directory / "docker"
     path.write_text(f"#!{sys.executable}\nimport sys, time\n{script}\n")
     path.chmod(0o755)
-    return Engine(str(path), seconds=1)
+    return Engine(str(path), seconds)
 
 
 @pytest.mark.parametrize(
     ("script", "said"),
     [
         ("time.sleep(30)", "did not end within 1 seconds"),
-        ("while True: sys.stdout.write('0' * 65536 + chr(10))", "bytes|seconds"),
         ("sys.stderr.write('x' * (1 << 20) + chr(10) + 'storage is broken'); sys.exit(125)", "status 125: x+"),
         ("sys.exit('permission denied while trying to connect to the Docker daemon socket')", "become"),
         ("sys.exit('Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?')", "does not run"),
@@ -499,12 +531,18 @@ def program(directory: Path, script: str) -> Engine:
     ],
 )
 def test_an_engine_that_fails_or_hangs_is_an_error_that_says_so(tmp_path: Path, script: str, said: str) -> None:
-    engine = program(tmp_path, script)
+    engine = program(tmp_path, script, seconds=1 if "sleep" in script else 60)
     with pytest.raises(ToolError, match=said):
         engine.containers()
     found, notes = find_container_instance(Settings, ContainerRequest(), [engine])
     assert found is None
     assert len(notes) == 1
+
+
+def test_an_engine_that_never_stops_talking_is_not_listened_to_for_ever(tmp_path: Path) -> None:
+    engine = program(tmp_path, "while True: sys.stdout.write('0' * (1 << 20))")
+    with pytest.raises(ToolError, match=f"wrote more than {64 << 20} bytes"):
+        engine.containers()
 
 
 def test_a_container_that_goes_while_it_is_looked_at_is_no_failure(tmp_path: Path) -> None:

@@ -292,17 +292,22 @@ def test_a_document_that_is_deleted_during_the_backup_is_no_loss(
 def test_a_file_that_keeps_changing_is_left_out_and_said(instance: MadeInstance, place: InstanceDirectory) -> None:
     for _number in range(3):
         instance.add_document()
-    changing = instance.add_document(os.urandom(8 << 20))
+    changing = instance.add_document(os.urandom(16 << 20))
 
+    # Several, because one alone may have to wait for a processor as long as the file is read.
     writer = "import os, sys\nwhile True:\n    os.pwrite(1, os.urandom(64), 0)"
+    before = os.stat(instance.path(changing)).st_mtime_ns
     with open(instance.path(changing), "r+b") as stream:
-        process = subprocess.Popen([sys.executable, "-c", writer], stdout=stream)
+        writers = [subprocess.Popen([sys.executable, "-c", writer], stdout=stream) for _number in range(3)]
     try:
+        while os.stat(instance.path(changing)).st_mtime_ns == before:
+            time.sleep(0.01)
         with pytest.raises(LossError, match="1 of 4 originals"):
             take(instance, place)
     finally:
-        process.kill()
-        process.wait()
+        for process in writers:
+            process.kill()
+            process.wait()
     proof = newest(place)["proof"]
     assert proof["changing_files"] == 1
     assert classes(place) == {"present": 3, "unreadable": 1}

@@ -10,7 +10,7 @@ import pwd
 from typing import Callable, Dict, List, Optional, Tuple
 
 from ..errors import ToolError
-from ..programs import Program, demotion, find_program
+from ..programs import Program, demotion, find_program, find_programs
 from .place import DatabasePlace
 
 #: What a client program may see of our own environment.
@@ -33,11 +33,19 @@ class Client:
         """Return where a program is, or None. In a container its name is all that there is to know."""
         return program if self._place.container else find_program(program, self._directories)
 
+    def find_all(self, program: str) -> List[str]:
+        """Return where all installed releases of a program are."""
+        return [program] if self._place.container else find_programs(program, self._directories)
+
+    def missing(self, program: str, package: str) -> ToolError:
+        """Return the error for a program that is not there, naming the package to install."""
+        return ToolError("the host has no program {0}; install {1}".format(program, package))
+
     def require(self, program: str, package: str) -> str:
         """Return where a program is. Raises ToolError that names the package to install."""
         found = self.find(program)
         if found is None:
-            raise ToolError("the host has no program {0}; install {1}".format(program, package))
+            raise self.missing(program, package)
         return found
 
     def start(self, argv: List[str], pass_fds: Tuple[int, ...] = (), more: Optional[Dict[str, str]] = None) -> Program:

@@ -9,13 +9,19 @@ from typing import Dict, Optional, Type
 
 from ..errors import UnsupportedError
 from .engine import Database, ServerTarget
+from .mysql.dump import MysqlDatabase
+from .mysql.target import MysqlTarget
 from .place import DatabasePlace
 from .postgresql.dump import PostgresDatabase
 from .postgresql.target import PostgresTarget
 from .sqlite import SqliteDatabase
 
-DATABASES: Dict[str, Type[Database]] = {"sqlite": SqliteDatabase, "postgresql": PostgresDatabase}
-TARGETS: Dict[str, Type[ServerTarget]] = {"postgresql": PostgresTarget}
+DATABASES: Dict[str, Type[Database]] = {
+    "sqlite": SqliteDatabase,
+    "postgresql": PostgresDatabase,
+    "mysql": MysqlDatabase,
+}
+TARGETS: Dict[str, Type[ServerTarget]] = {"postgresql": PostgresTarget, "mysql": MysqlTarget}
 
 
 def database_at(place: DatabasePlace, found_in: str) -> Database:

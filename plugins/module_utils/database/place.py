@@ -71,15 +71,19 @@ class DatabasePlace:
         host = quote(self.host, safe="") if self.host.startswith("/") else self.host
         if ":" in host:
             host = "[{0}]".format(host)
-        query = "&".join(quote(name, safe="") + "=" + quote(value, safe="") for name, value in self.options)
+        # Such as sslpassword.
+        shown = [(name, value) for name, value in self.options if "password" not in name.lower()]
+        query = "&".join(quote(name, safe="") + "=" + quote(value, safe="") for name, value in shown)
         return "{0}://{1}{2}{3}/{4}{5}".format(
             self.engine, user, host, port, quote(self.name, safe=""), "?" + query if query else ""
         )
 
     @property
     def secrets(self) -> List[str]:
-        """Return what must not be shown: the password and how a URL spells it."""
-        return [text for text in {self.password, quote(self.password, safe="")} if text]
+        """Return what must not be shown: the passwords and how a URL spells them, longest first."""
+        passwords = [self.password] + [value for name, value in self.options if "password" in name.lower()]
+        found = {text for word in passwords for text in (word, quote(word, safe=""), quote(word))}
+        return sorted(found - {""}, key=len, reverse=True)
 
 
 def parse_database_url(url: str, found_in: str, base_directory: Optional[str] = None) -> DatabasePlace:
@@ -96,10 +100,10 @@ def parse_database_url(url: str, found_in: str, base_directory: Optional[str] = 
         parts = urlsplit(url)
         scheme, port = parts.scheme.split("+")[0], parts.port
     except ValueError:
-        # Python's own words would hold a part of the password.
+        # Python's words quote what it could not read, which may be a part of the password.
         raise SettingError(
-            "the database URL in {0} cannot be read; are the special characters of its password "
-            "percent-encoded, and is its port a number?".format(found_in)
+            "the database URL in {0} cannot be read: its port is no number from 1 to 65535, or special characters of "
+            "its password are not percent-encoded".format(found_in)
         ) from None
     engine = ENGINES.get(scheme)
     if engine is None:

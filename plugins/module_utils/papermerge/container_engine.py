@@ -137,10 +137,6 @@ class Engine:
         """Return what ``inspect`` says of a volume, None where there is none of that name."""
         return self._one("volume", name)
 
-    def network(self, name: str) -> Optional[Dict[str, Any]]:
-        """Return what ``inspect`` says of a network, None where there is none of that name."""
-        return self._one("network", name)
-
     def _one(self, kind: str, name: str) -> Optional[Dict[str, Any]]:
         try:
             return next(iter(self._inspect(kind, [name])), None)

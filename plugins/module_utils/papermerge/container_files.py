@@ -13,6 +13,7 @@ from typing import List, Optional, Sequence, Tuple, Type
 
 from ..database.place import DatabasePlace
 from ..errors import BackupError, DatabaseError, MediaError
+from .configula import SettingsText
 from .container import CONFIGURATION_LABELS, WORKING_DIRECTORY_LABEL, Container, Mount, on_the_host
 from .container_engine import Engine
 
@@ -129,6 +130,21 @@ def _with_source(engine: Engine, container: Container, mount: Mount, what: str, 
             what, container.name, mount.volume, kind or mount.driver or device, container.engine
         )
     )
+
+
+def settings_text(engine: Engine, container: Container) -> Optional[SettingsText]:
+    """Return the papermerge.toml that the Papermerge of 2.1 to 3.2 in a container loads, None where it has none."""
+    places = ["/etc/papermerge/papermerge.toml", "/etc/papermerge.toml"]
+    places.append(posixpath.join(container.working_directory, "papermerge.toml"))
+    named = container.environment.get("PAPERMERGE__CONFIG")
+    if named:
+        places.append(posixpath.join(container.working_directory, named))
+    for path in places:
+        content = engine.file(container.identity, path)
+        if content is not None:
+            where = "{0} in container {1}".format(path, container.name)
+            return SettingsText(where, content.decode("utf-8", "replace"))
+    return None
 
 
 def configuration_files(containers: Sequence[Container]) -> Tuple[str, ...]:

@@ -14,46 +14,18 @@ from typing import Callable, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 from ..database.place import DatabasePlace
 from ..errors import BackupError, SettingError, ToolError
-from .container import WORKING_DIRECTORY_LABEL, Container, parse_container
+from .configula import SettingsText
+from .container import WORKING_DIRECTORY_LABEL, Container, on_the_host, parse_container
 from .container_database import Server, find_server, reach
 from .container_engine import Engine, engines
-from .container_files import configuration_files, media_on_the_host, sqlite_on_the_host
-from .container_version import APPLICATION_IMAGES, find_version_of
+from .container_files import configuration_files, media_on_the_host, settings_text, sqlite_on_the_host
+from .container_roles import is_application, is_helper, is_surely_papermerge, rank, serves
+from .container_version import find_version_of
+from .sources import numbers_of
 
-#: Programs of Papermerge that are images of their own; their tags are not Papermerge's version.
-HELPER_IMAGES = (
-    "auth-server",
-    "i3worker",
-    "i3-worker",
-    "ocrworker",
-    "ocr-worker",
-    "path-tmpl-worker",
-    "path_tmpl_worker",
-    "s3worker",
-    "s3-worker",
-)
-#: Where the images of 3.x keep the application; no other software is known to use this name.
-APPLICATION_DIRECTORY = "/core_app"
-#: Where those of 1.x to 2.1 do; others do so, too.
-COMMON_DIRECTORIES = ("/opt/app", "/app", "/app/papermerge")
-#: Names of settings in the environment that are Papermerge's own.
-SETTING_PREFIX = "PAPERMERGE_"
-SETTINGS = ("PM_DB_URL", "PM_DB", "PM_MEDIA_ROOT")
 #: Variables as other software's images have them, for an entry of the user's own: what the application then gets is not
 #: in the environment of the container.
 SECRET_FILES = ("PAPERMERGE__DATABASE__URL_FILE", "PM_DB_URL_FILE")
-#: What an image is told to do when it is not to serve: then another container of the instance knows more.
-OTHER_WORK = (
-    "worker",
-    "ws_server",
-    "scheduler",
-    "beat",
-    "init",
-    "migrate",
-    "createsuperuser",
-    "backup.sh",
-    "restore.sh",
-)
 
 
 class ContainerSettings(Protocol):
@@ -67,8 +39,11 @@ class ContainerSettings(Protocol):
     def database(self) -> Tuple[DatabasePlace, str]: ...
 
 
-#: From (environment, version, working directory, what messages call the environment).
-SettingsReader = Callable[[Mapping[str, str], str, str, str], ContainerSettings]
+#: From (environment, version, working directory, what messages call the environment, what they call single variables,
+#: papermerge.toml).
+SettingsReader = Callable[
+    [Mapping[str, str], str, str, str, Optional[Mapping[str, str]], Optional[SettingsText]], ContainerSettings
+]
 
 
 @dataclass(frozen=True)
@@ -101,7 +76,8 @@ class ContainerInstance:
 class Candidate:
     """Containers that use one database: one instance, and what went wrong when its database was looked for.
 
-    ``identity``: the database, by a text that is the same however its containers name it.
+    ``identity``: the database, by a text that is the same however its containers name it. ``others``: what was found
+    for each further container of the application, by itself.
     """
 
     engine: Engine
@@ -114,6 +90,7 @@ class Candidate:
     server: Optional[Server] = None
     problem: Optional[BackupError] = None
     identity: str = ""
+    others: List[Candidate] = field(default_factory=list)
 
     @property
     def primary(self) -> Container:
@@ -209,13 +186,14 @@ def _project_directory(candidate: Candidate) -> str:
 def _build(candidate: Candidate, request: ContainerRequest) -> ContainerInstance:
     app = candidate.primary
     if candidate.settings is None:
-        raise SettingError(
+        raise candidate.problem or SettingError(
             "neither the image nor a file of container {0} tells the version of Papermerge; set "
             "papermerge_backup_app_version".format(app.name)
         )
     if request.media_root:
         media_root, media_found_in = request.media_root, "papermerge_backup_media_root"
     else:
+        _require_one_media_root(candidate)
         media_root, media_found_in = media_on_the_host(candidate.engine, app, *candidate.settings.media())
     place, database_found_in = _database(candidate, request)
     return ContainerInstance(
@@ -236,6 +214,25 @@ def _build(candidate: Candidate, request: ContainerRequest) -> ContainerInstance
     )
 
 
+def _require_one_media_root(candidate: Candidate) -> None:
+    """Raise SettingError where containers that serve one database at the same time keep their media apart."""
+    serving = [one for one in [candidate] + candidate.others if one.primary.is_running and serves(one.primary)]
+    places = {one.primary.name: _media_place(one) for one in serving}
+    if len(set(places.values())) > 1:
+        raise SettingError(
+            "containers {0} run with one database, but with different media directories: {1}; stop what is not meant, "
+            "or set papermerge_backup_media_root".format(
+                ", ".join(places), ", ".join(place or "none on the host" for place in places.values())
+            )
+        )
+
+
+def _media_place(candidate: Candidate) -> str:
+    path = candidate.settings.media()[0] if candidate.settings else ""
+    mount = candidate.primary.mount_of(path) if path else None
+    return on_the_host(mount, path) if mount and mount.source else ""
+
+
 def _database(candidate: Candidate, request: ContainerRequest) -> Tuple[DatabasePlace, str]:
     if request.database is not None:
         return request.database, "papermerge_backup_database_url"
@@ -252,7 +249,7 @@ def _candidates(
 ) -> List[Candidate]:
     """Return the instances among the containers of one engine, each with every container of it."""
     found: List[Candidate] = []
-    for app in sorted((one for one in containers if is_application(one)), key=_rank):
+    for app in sorted((one for one in containers if is_application(one)), key=rank):
         candidate = Candidate(engine, [app], *_version(engine, app, request))
         if not candidate.version and not is_surely_papermerge(app):
             continue
@@ -260,6 +257,7 @@ def _candidates(
         same = next((other for other in found if _is_same(candidate, other)), None)
         if same is not None:
             same.containers.append(app)
+            same.others.append(candidate)
         else:
             found.append(candidate)
     for helper in (one for one in containers if is_helper(one)):
@@ -291,8 +289,10 @@ def _read(candidate: Candidate, containers: List[Container], read_settings: Sett
     if not candidate.version:
         return ""
     found_in = "environment of container {0}".format(app.name)
-    candidate.settings = read_settings(app.environment, candidate.version, app.working_directory, found_in)
     try:
+        toml = settings_text(candidate.engine, app) if (2, 1) <= numbers_of(candidate.version) < (3, 3) else None
+        directory, version = app.working_directory, candidate.version
+        candidate.settings = read_settings(app.environment, version, directory, found_in, None, toml)
         for name in app.environment:
             if name in SECRET_FILES:
                 raise SettingError(
@@ -311,34 +311,6 @@ def _read(candidate: Candidate, containers: List[Container], read_settings: Sett
         return ""
 
 
-def is_application(container: Container) -> bool:
-    """Tell whether a container may run the application itself (and not one of its helpers)."""
-    if container.image.name in HELPER_IMAGES:
-        return False
-    return is_surely_papermerge(container) or (
-        container.working_directory in COMMON_DIRECTORIES
-        and (_has_settings(container) or "DJANGO_SETTINGS_MODULE" in container.environment)
-    )
-
-
-def is_surely_papermerge(container: Container) -> bool:
-    """Tell whether the image's name or the directory of 3.x leaves no doubt."""
-    return (
-        container.image.name in APPLICATION_IMAGES
-        or container.working_directory == APPLICATION_DIRECTORY
-        or container.environment.get("CORE_APP") == APPLICATION_DIRECTORY
-    )
-
-
-def is_helper(container: Container) -> bool:
-    """Tell whether a container runs a program beside the application that reads the same settings."""
-    return not is_application(container) and (container.image.name in HELPER_IMAGES or _has_settings(container))
-
-
-def _has_settings(container: Container) -> bool:
-    return any(name.startswith(SETTING_PREFIX) or name in SETTINGS for name in container.environment)
-
-
 def _belongs(helper: Container, candidate: Candidate) -> bool:
     # One file of environment for all services makes the database look like a helper.
     if candidate.server is not None and candidate.server.container == helper:
@@ -347,10 +319,3 @@ def _belongs(helper: Container, candidate: Candidate) -> bool:
         return helper.project == candidate.primary.project
     shared = {mount.source for mount in helper.mounts if mount.source}
     return any(mount.source in shared for mount in candidate.primary.mounts)
-
-
-def _rank(container: Container) -> Tuple[bool, bool, bool, List[int]]:
-    """Sort what serves first, what runs, what is meant to stay, and the newest."""
-    works_elsewise = any(word in OTHER_WORK for word in container.command) or container.image.name.endswith("worker")
-    newest = [-ord(character) for character in container.created]
-    return works_elsewise, not container.is_running, container.is_one_off, newest

@@ -25,7 +25,8 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HIDDEN = PurePosixPath("/var/lib/hidden-by-test")
 
 # Runs in a mount namespace of its own. nspawn wants to see the unified hierarchy where this machine may have the old
-# one. Without --register and with --keep-unit it needs no systemd on this machine.
+# one. Without --register and with --keep-unit it needs no systemd on this machine. A host sets the kernel's
+# parameters of its own network, as a container engine has to.
 LAUNCH = """
 umount -R /sys/fs/cgroup 2>/dev/null
 set -e

@@ -25,7 +25,7 @@ auth_type = scram-sha-256
 auth_file = {users}
 pool_mode = {mode}
 ignore_startup_parameters = extra_float_digits
-default_pool_size = 20
+default_pool_size = {size}
 max_client_conn = 200
 """
 
@@ -33,7 +33,8 @@ max_client_conn = 200
 class PgBouncer(ServerProcess):
     """A pooler for all databases of a server, for the roles whose passwords it is given; started and removed by `with`.
 
-    It listens on 127.0.0.1 at `port` and in the directory `socket`.
+    It listens on 127.0.0.1 at `port` and in the directory `socket`. `size`: its connections to the server for each user
+    and database.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class PgBouncer(ServerProcess):
         server: PostgresServer,
         passwords: Mapping[str, str],
         mode: Literal["transaction", "session", "statement"] = "transaction",
+        size: int = 20,
     ) -> None:
         self._program = require_program("pgbouncer", "pgbouncer")
         super().__init__("postgres")
         self._server = server
         self._passwords = dict(passwords)
         self._mode = mode
+        self._size = size
         self.port = free_port()
         self.socket = self.directory / "socket"
         self._configuration = self.directory / "pgbouncer.ini"
@@ -64,6 +67,7 @@ class PgBouncer(ServerProcess):
             socket=self.socket,
             users=users,
             mode=self._mode,
+            size=self._size,
         )
         self._configuration.write_text(settings, encoding="utf-8")
         self.own(users, self._configuration, self.socket)

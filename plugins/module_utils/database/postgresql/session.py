@@ -10,16 +10,19 @@ are streamed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
 import threading
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from ...errors import BackupError, DatabaseError, SpaceError, ToolError
+from ...errors import BackupError, ToolError
 from ..client import Client
 from ..place import DatabasePlace
+from .messages import explain
+from .programs import APPLICATION, CONNECT_SECONDS, LIBPQ_OPTIONS, client_of
 
 try:
     import psycopg2
@@ -28,32 +31,20 @@ except ImportError:
 
 Row = Tuple[Optional[str], ...]
 
-CONNECT_SECONDS = 15
-APPLICATION = "papermerge.backup"
-#: Debian keeps each major version's programs apart, as do the packages of postgresql.org for other systems.
-PROGRAM_DIRECTORIES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
-#: Connection options that libpq knows, and the variables by which its programs take them
-#: (https://www.postgresql.org/docs/current/libpq-envars.html). What else stands in a URL is for Papermerge's driver.
-LIBPQ_OPTIONS: Dict[str, str] = {
-    "sslmode": "PGSSLMODE",
-    "sslrootcert": "PGSSLROOTCERT",
-    "sslcert": "PGSSLCERT",
-    "sslkey": "PGSSLKEY",
-    "sslcrl": "PGSSLCRL",
-    "channel_binding": "PGCHANNELBINDING",
-    "gssencmode": "PGGSSENCMODE",
-    "krbsrvname": "PGKRBSRVNAME",
-    "target_session_attrs": "PGTARGETSESSIONATTRS",
-    "connect_timeout": "PGCONNECT_TIMEOUT",
+#: What a role or a database may have set otherwise, and what a session of ours needs: no limit that would end a long
+#: dump, all rows or an error, and rights to write where a restore has to. A server skips what it does not know.
+SETTINGS: Dict[str, str] = {
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+    "row_security": "off",
+    "default_transaction_read_only": "off",
+    "standard_conforming_strings": "on",
 }
-#: Timeouts that would end a long dump; those that a server does not know are skipped.
-TIMEOUTS = (
-    "statement_timeout",
-    "lock_timeout",
-    "idle_in_transaction_session_timeout",
-    "idle_session_timeout",
-    "transaction_timeout",
-)
+#: No conversion from or to this one exists, and a server still checks what it sends as anything else.
+NO_ENCODING = "SQL_ASCII"
 
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
@@ -80,64 +71,6 @@ def parse_copy_line(line: bytes) -> Row:
         else _ESCAPED.sub(lambda match: _ESCAPES.get(match.group(1), match.group(1)), field)
         for field in line.decode("utf-8", "surrogateescape").split("\t")
     )
-
-
-def environment_of(place: DatabasePlace, database: str) -> Dict[str, str]:
-    """Return what tells libpq's programs where to connect; the password among it."""
-    found = {
-        "PGHOST": place.host,
-        "PGPORT": str(place.port) if place.port else "",
-        "PGUSER": place.user,
-        "PGPASSWORD": place.password,
-        "PGDATABASE": database,
-        "PGAPPNAME": APPLICATION,
-        "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS),
-    }
-    for name, value in place.options:
-        if name in LIBPQ_OPTIONS:
-            found[LIBPQ_OPTIONS[name]] = value
-    return {name: value for name, value in found.items() if value}
-
-
-#: What the server or libpq says, the error that it is, and what to do about it.
-EXPLANATIONS: Tuple[Tuple[str, Callable[..., BackupError], str], ...] = (
-    (r"unsupported startup parameter|pgbouncer", DatabaseError, "a connection pooler is in the way; name the server"),
-    (r"server version mismatch", ToolError, "the client is older than the server; install a client of its version"),
-    (
-        r"password authentication failed|no password supplied|authentication failed for user|no pg_hba\.conf entry",
-        DatabaseError,
-        "the server refuses the login; correct the user and password of the URL",
-    ),
-    (r"role \"[^\"]*\" does not exist", DatabaseError, "the server has no such role; correct the user of the URL"),
-    (r"database \"[^\"]*\" does not exist", DatabaseError, "the server has no such database; correct the URL's name"),
-    (
-        r"permission denied|must be owner|must be superuser|not enough rights",
-        DatabaseError,
-        "the account has not enough rights; use the owner of the database",
-    ),
-    (r"No space left on device|could not extend file", SpaceError, "the server has no room left; free some"),
-    (
-        r"closed the connection|terminating connection|shutting down|the database system is|server terminated",
-        DatabaseError,
-        "the server ended the connection; see its log and run again",
-    ),
-    (
-        r"could not connect|refused|No such file|could not translate|timeout expired|unreachable|is the server running",
-        DatabaseError,
-        "the server cannot be reached; is it running, and are host and port right?",
-    ),
-)
-
-
-def explain(place: DatabasePlace, what: str, words: str) -> BackupError:
-    """Return the error for what the server or a client program said, without any password of ours in it."""
-    text = " / ".join(line.strip() for line in words.strip().splitlines()[-4:] if line.strip()) or "no reason given"
-    for secret in place.secrets:
-        text = text.replace(secret, "********")
-    for pattern, kind, advice in EXPLANATIONS:
-        if re.search(pattern, words, re.IGNORECASE):
-            return kind("database {0} cannot be {1}: {2} ({3})".format(place.url, what, advice, text))
-    return DatabaseError("database {0} cannot be {1}: {2}".format(place.url, what, text))
 
 
 class Session(ABC):
@@ -177,11 +110,20 @@ class Session(ABC):
         """The server's version as a number such as 150018."""
         return int(self.value("select current_setting('server_version_num')"))
 
-    def without_timeouts(self) -> None:
-        """Switch off what would end a long transaction; within one, for it alone."""
-        names = ", ".join(quote_text(name) for name in TIMEOUTS)
-        for row in list(self.rows("select name from pg_settings where name in ({0})".format(names))):
-            self.execute("set {0} = 0".format(row[0]))
+    def settle_in(self) -> None:
+        """Set what a session of ours needs, whatever its role or database has set."""
+        # First of all, because the rest takes its time.
+        self.execute("set statement_timeout = 0")
+        wanted = ", ".join("('{0}', '{1}')".format(*item) for item in SETTINGS.items())
+        # Known settings only; set_config with false holds for the whole session.
+        query = (
+            "select set_config(s.name, w.value, false) from (values {0}) w (name, value)"
+            " join pg_settings s on s.name = w.name where s.setting <> w.value".format(wanted)
+        )
+        for _row in self.rows(query):
+            pass
+        if self.value("select getdatabaseencoding()") == NO_ENCODING:
+            self.execute("set client_encoding to '{0}'".format(NO_ENCODING))
 
     def __enter__(self) -> Session:
         return self
@@ -199,7 +141,7 @@ class PsqlSession(Session):
         self._program = client.start([psql] + options, more={"PGCLIENTENCODING": "UTF8"})
         self._marker = "end-of-answer-" + secrets.token_hex(16)
         try:
-            self.execute("select where false")
+            self.settle_in()
         except BaseException:
             self.close()
             raise
@@ -213,23 +155,30 @@ class PsqlSession(Session):
 
     def _answer(self, statement: str) -> Iterator[bytes]:
         request = "{0};\n\\echo {1}\n".format(statement, self._marker)
-        if not self._program.write(request.encode("utf-8", "surrogateescape")):
+        if self._program.stdin.closed or not self._program.write(request.encode("utf-8", "surrogateescape")):
             raise self._ended()
         end, rest = self._marker.encode("ascii"), b""
-        while True:
-            piece = os.read(self._program.stdout.fileno(), 1 << 16)
-            if not piece:
-                raise self._ended()
-            lines = (rest + piece).split(b"\n")
-            rest = lines.pop()
-            for line in lines:
-                if line == end:
-                    return
-                yield line
+        whole = False
+        try:
+            while not whole:
+                piece = os.read(self._program.stdout.fileno(), 1 << 16)
+                if not piece:
+                    raise self._ended()
+                lines = (rest + piece).split(b"\n")
+                rest = lines.pop()
+                for line in lines:
+                    if line == end:
+                        whole = True
+                        break
+                    yield line
+        finally:
+            if not whole:
+                # What is left of the answer must not become the next one.
+                self._program.stop()
 
     def _ended(self) -> BackupError:
         self._program.finish()
-        return explain(self.place, "read", self._program.complaint)
+        return explain(self.place, "read", self._program.complaint or "psql has closed the connection")
 
     def close(self) -> None:
         self._program.stop()
@@ -257,45 +206,52 @@ class Psycopg2Session(Session):
             self._connection.set_client_encoding("UTF8")
         except psycopg2.Error as error:
             raise explain(place, "read", str(error)) from None
+        try:
+            self.settle_in()
+        except BaseException:
+            self.close()
+            raise
 
     def execute(self, statement: str) -> None:
         try:
             with self._connection.cursor() as cursor:
-                cursor.execute(statement)
+                cursor.execute(statement.encode("utf-8", "surrogateescape"))
         except psycopg2.Error as error:
             raise explain(self.place, "read", str(error)) from None
 
     def lines(self, query: str) -> Iterator[bytes]:
         source, sink = os.pipe()
         problems: List[BaseException] = []
+        statement = "copy ({0}) to stdout".format(query).encode("utf-8", "surrogateescape")
 
         def copy() -> None:
-            # Closing the pipe is what ends the reader.
-            with os.fdopen(sink, "wb", buffering=1 << 16) as stream:
-                try:
-                    with self._connection.cursor() as cursor:
-                        cursor.copy_expert("copy ({0}) to stdout".format(query), stream)
-                except BrokenPipeError:
-                    return
-                except BaseException as error:  # raised in the thread that reads
-                    problems.append(error)
+            try:
+                # Closing the pipe is what ends the reader.
+                with os.fdopen(sink, "wb", buffering=1 << 16) as stream, self._connection.cursor() as cursor:
+                    cursor.copy_expert(statement, stream)
+            except BaseException as error:  # raised in the thread that reads
+                problems.append(error)
 
         worker = threading.Thread(target=copy, daemon=True)
+        worker.start()
+        whole = False
         with os.fdopen(source, "rb") as stream:
-            worker.start()
-            for line in stream:
-                yield line[:-1]
-        worker.join()
+            try:
+                for line in stream:
+                    yield line[:-1]
+                whole = True
+            finally:
+                if not whole:
+                    with contextlib.suppress(psycopg2.Error):
+                        self._connection.cancel()
+                    stream.close()
+                # Nobody else may use the connection while the thread does.
+                worker.join()
         if problems:
             raise explain(self.place, "read", str(problems[0])) from None
 
     def close(self) -> None:
         self._connection.close()
-
-
-def client_of(place: DatabasePlace, database: str = "") -> Client:
-    """Return the client programs for a database of a place: its own, or another one of the same server."""
-    return Client(place, environment_of(place, database or place.name), PROGRAM_DIRECTORIES)
 
 
 def connect(place: DatabasePlace, database: str = "") -> Session:
@@ -309,6 +265,9 @@ def connect(place: DatabasePlace, database: str = "") -> Session:
         try:
             return Psycopg2Session(place, database or place.name)
         except BackupError as error:
+            if "FATAL:" in error.message:
+                # The server has answered: it would not answer psql otherwise.
+                raise
             problem = error
     psql = client.find("psql")
     if psql is None:

@@ -5,119 +5,85 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from typing import Any, Dict, Iterator, List
+import re
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ...errors import BackupError, TargetError
 from ..engine import ServerTarget
 from ..view import View
-from .dump import PACKAGE, PostgresView, client_version, open_moment, user_tables
-from .session import Session, client_of, connect, explain, quote_name, quote_text
+from .dump import PostgresView, open_moment, user_tables
+from .facts import grant_statements, locale_options, setting_statements, settings_of
+from .fit import Fit
+from .loading import load_archive
+from .programs import APPLICATION
+from .session import Session, connect, quote_name, quote_text
 
-#: A database that every server has, to ask from while the target's does not exist.
-MAINTENANCE = "postgres"
+#: Databases that every server has, to ask from while the target's does not exist or is renamed.
+MAINTENANCE = ("postgres", "template1")
 STAGE_PREFIX = "papermerge_backup_"
-#: Identifiers are cut after so many bytes (NAMEDATALEN).
-MAX_NAME = 63
+IN_USE = "being accessed by other users"
+FORCE_VERSION = 130000
 
 
 class PostgresTarget(ServerTarget):
     """Where a restore goes on a PostgreSQL server."""
 
-    def _ask(self, database: str = MAINTENANCE) -> Session:
-        """Connect as the administrator."""
-        return connect(self.admin, database)
+    #: A connection to the staging database, open as long as it is needed: what nobody is connected to is abandoned.
+    _guard: Optional[Session] = None
+
+    def _ask(self) -> Session:
+        """Connect as the administrator, to a database that is not the target's."""
+        return connect(self.admin, self._maintenance)
+
+    @property
+    def _maintenance(self) -> str:
+        return next(name for name in MAINTENANCE if name != self.place.name)
 
     def _exists(self, session: Session, database: str) -> bool:
         query = "select count(*) from pg_database where datname = {0}".format(quote_text(database))
         return session.value(query) != "0"
 
-    @property
-    def _owner(self) -> str:
-        return self.place.user or self.admin.user
+    def _owner(self, session: Session) -> str:
+        return self.place.user or session.value("select current_user")
 
     def require_fit(self, facts: Dict[str, Any]) -> None:
-        problems: List[str] = []
-        statements: List[str] = []
         with self._ask() as session:
-            owner = self._owner or session.value("select current_user")
-            self._look_at_programs(session, facts, problems)
-            self._look_at_roles(session, owner, facts, problems, statements)
-            self._look_at_rights(session, owner, problems, statements)
-            self._look_at_extensions(session, owner, facts, problems, statements)
-            if not problems and self.place != self.admin:
-                # Whoever owns the database afterwards fills it.
-                with connect(self.place, MAINTENANCE):
-                    pass
-        if problems:
-            advice = "; an administrator can run: " + " ".join(statements) if statements else ""
+            fit = Fit(session, self.place, self._owner(session), facts)
+            if fit.problems:
+                raise TargetError(
+                    "the PostgreSQL server of {0} ({1}) is not ready for this snapshot: {2}".format(
+                        self.place.url, self.found_in, fit
+                    )
+                )
+            self._require_unused(session)
+        if self.place != self.admin:
+            # Whoever owns the database afterwards fills it.
+            with connect(self.place, self._maintenance):
+                pass
+
+    def _require_unused(self, session: Session) -> None:
+        """Raise TargetError when others are connected to the target's database: it could not be renamed."""
+        query = (
+            "select coalesce(nullif(application_name, ''), 'without a name'), usename, count(*) from pg_stat_activity"
+            " where datname = {0} and usename is not null and application_name <> {1} group by 1, 2 order by 1, 2"
+        ).format(quote_text(self.place.name), quote_text(APPLICATION))
+        found = ["{0} of {1} ({2})".format(number, user, name) for name, user, number in session.rows(query)]
+        if found:
             raise TargetError(
-                "the PostgreSQL server of {0} ({1}) is not ready for this snapshot: {2}{3}".format(
-                    self.place.url, self.found_in, "; ".join(problems), advice
+                "database {0} is in use; end its sessions first, such as by stopping Papermerge: {1}".format(
+                    self.place.url, ", ".join(found)
                 )
             )
-
-    def _look_at_programs(self, session: Session, facts: Dict[str, Any], problems: List[str]) -> None:
-        client = client_of(self.place)
-        major, words = client_version(client, client.require("pg_restore", PACKAGE))
-        server, source = session.version // 10000, int(facts.get("version_number", 0)) // 10000
-        if server < source:
-            problems.append("it is PostgreSQL {0} and the snapshot was taken from {1}".format(server, source))
-        if major < source:
-            problems.append("its client is {0}; {1}-{2} or later has to be installed".format(words, PACKAGE, source))
-
-    def _look_at_roles(
-        self, session: Session, owner: str, facts: Dict[str, Any], problems: List[str], statements: List[str]
-    ) -> None:
-        # The former owner's rights come back as those of the role that restores.
-        wanted = (set(facts.get("roles", [])) - {facts.get("owner_role")}) | {owner}
-        for role in sorted(wanted):
-            found = session.value("select count(*) from pg_roles where rolname = {0}".format(quote_text(role)))
-            if found == "0":
-                problems.append("role {0} does not exist".format(role))
-                login = " LOGIN PASSWORD '...'" if role == owner else ""
-                statements.append("CREATE ROLE {0}{1};".format(quote_name(role), login))
-
-    def _look_at_rights(self, session: Session, owner: str, problems: List[str], statements: List[str]) -> None:
-        query = "select rolsuper, rolcreatedb, rolname from pg_roles where rolname = current_user"
-        superuser, creates, admin = session.row(query)
-        if superuser == "t":
-            return
-        if creates != "t":
-            problems.append("role {0} may not create databases".format(admin))
-            statements.append("ALTER ROLE {0} CREATEDB;".format(quote_name(str(admin))))
-        known = session.value("select count(*) from pg_roles where rolname = {0}".format(quote_text(owner)))
-        if owner != admin and known != "0":
-            query = "select pg_has_role(current_user, {0}, 'MEMBER')".format(quote_text(owner))
-            if session.value(query) != "t":
-                problems.append("role {0} may not make a database for {1}".format(admin, owner))
-                statements.append("GRANT {0} TO {1};".format(quote_name(owner), quote_name(str(admin))))
-
-    def _look_at_extensions(
-        self, session: Session, owner: str, facts: Dict[str, Any], problems: List[str], statements: List[str]
-    ) -> None:
-        trust = "bool_or(trusted)" if session.version >= 130000 else "false"
-        for name, version in facts.get("extensions", []):
-            query = (
-                "select count(*), coalesce({0}, false) from pg_available_extension_versions where name = {1}".format(
-                    trust, quote_text(name)
-                )
-            )
-            number, trusted = session.row(query)
-            if number == "0":
-                problems.append("extension {0} {1} is not installed".format(name, version))
-                continue
-            query = "select count(*) from pg_roles where rolsuper and rolname = {0}".format(quote_text(owner))
-            if trusted != "t" and session.value(query) == "0":
-                problems.append("extension {0} can be created by a superuser only, not by {1}".format(name, owner))
-                statements.append("ALTER ROLE {0} SUPERUSER; -- for the restore only".format(quote_name(owner)))
 
     def content(self) -> List[str]:
         with self._ask() as session:
             if not self._exists(session, self.place.name):
                 return []
-        with connect(self.place) as session:
+        # The owner of an empty database may be another role, and the administrator sees it all the same.
+        with connect(self.admin, self.place.name) as session:
             return user_tables(session)
 
     # -- the staging database ---------------------------------------------------------------------------------------
@@ -130,53 +96,64 @@ class PostgresTarget(ServerTarget):
     def abandoned(self) -> List[str]:
         query = (
             "select d.datname from pg_database d where starts_with(d.datname, {0}) and not exists"
-            " (select from pg_stat_activity a where a.datid = d.oid) order by 1".format(quote_text(self._stage_prefix))
+            " (select from pg_stat_activity a where a.datid = d.oid and a.usename is not null) order by 1".format(
+                quote_text(self._stage_prefix)
+            )
         )
         with self._ask() as session:
             return [str(row[0]) for row in session.rows(query)]
 
     def stage(self, facts: Dict[str, Any]) -> str:
         name = self._stage_prefix + os.urandom(4).hex()
-        options = ["template template0"]
-        if facts:
-            options.append("encoding {0}".format(quote_text(facts["encoding"])))
-            options += _locale_options(facts["locale"])
-        with self._ask() as session:
-            owner = self._owner or session.value("select current_user")
-            options.append("owner {0}".format(quote_name(owner)))
-            try:
-                session.execute("create database {0} with {1}".format(quote_name(name), " ".join(options)))
-            except BackupError as error:
-                raise TargetError(
-                    "a database like the snapshot's cannot be made on {0}: {1}; a locale that is missing has to be "
-                    "installed on the server".format(self.place.url, error.message)
-                ) from None
         try:
             with self._ask() as session:
-                # What is inside is nobody's business until it has its name.
-                session.execute("revoke all on database {0} from public".format(quote_name(name)))
-                session.execute(
-                    "comment on database {0} is {1}".format(
-                        quote_name(name), quote_text("unfinished restore of {0}".format(self.place.name))
-                    )
-                )
+                self._create(session, name, facts)
+            self._guard = connect(self.admin, name)
         except BaseException:
-            self.discard(name)
+            # The first error counts.
+            with contextlib.suppress(BackupError):
+                self.discard(name)
             raise
         return name
 
+    def _create(self, session: Session, name: str, facts: Dict[str, Any]) -> None:
+        options = ["template template0", "owner {0}".format(quote_name(self._owner(session)))]
+        if facts:
+            options.append("encoding {0}".format(quote_text(facts["encoding"])))
+            options += locale_options(facts["locale"], session.version)
+        try:
+            session.execute("create database {0} with {1}".format(quote_name(name), " ".join(options)))
+        except BackupError as error:
+            if not re.search(r"locale|encoding|ICU|collat", error.message):
+                raise
+            raise TargetError(
+                "the server of {0} cannot make a database with the snapshot's encoding and locale ({1}); install what it "
+                "lacks and restart it: {2}".format(self.place.url, ", ".join(options[2:]), error.message)
+            ) from None
+        with self._ask() as session:
+            # What is inside is nobody's business until it has its name.
+            for statement in [
+                "revoke all on database {0} from public".format(quote_name(name)),
+                "comment on database {0} is {1}".format(
+                    quote_name(name), quote_text("unfinished restore of {0}".format(self.place.name))
+                ),
+            ] + setting_statements(name, self._known(session, facts)):
+                session.execute(statement)
+            # The grants come with the name. Whether they can be given has to be known before anything else is done.
+            session.execute("begin")
+            for statement in grant_statements(name, facts):
+                session.execute(statement)
+            session.execute("rollback")
+
+    def _known(self, session: Session, facts: Dict[str, Any]) -> List[Tuple[str, str]]:
+        """Return the settings of a source that this server knows: some disappear from one release to the next."""
+        known = {str(row[0]).lower() for row in session.rows("select name from pg_settings")}
+        return [item for item in settings_of(facts) if item[0].lower() in known or "." in item[0]]
+
     def load(self, stage: str, content: Iterator[bytes]) -> None:
-        client = client_of(self.place, stage)
-        argv = [client.require("pg_restore", PACKAGE), "--exit-on-error", "--no-owner", "--no-password"]
-        with client.start(argv + ["--dbname=" + stage]) as run:
-            for piece in content:
-                if not run.write(piece):
-                    break
-            status = run.finish()
-            if status != 0:
-                raise explain(
-                    self.place, "restored", run.complaint or "pg_restore ended with status {0}".format(status)
-                )
+        with self._ask() as session:
+            server = session.version // 10000
+        load_archive(self.place, stage, server, content)
         with connect(self.place, stage) as session:
             # The dump has no statistics, without which the first queries are slow.
             session.execute("analyze")
@@ -194,80 +171,55 @@ class PostgresTarget(ServerTarget):
         with self._ask() as session:
             return self._exists(session, stage)
 
+    def _release(self) -> None:
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
+
     def put_in_place(self, stage: str, facts: Dict[str, Any]) -> None:
         name, old = self.place.name, self._stage_prefix + os.urandom(4).hex()
+        self._release()
         with self._ask() as session:
+            # Nobody has rights on it but us: a pooler may have kept a connection, or a person looks at it.
+            _end_sessions(session, stage)
             replaces = self._exists(session, name)
-            session.execute("begin")
-            for statement in _database_statements(stage, facts, self._owner):
-                session.execute(statement)
             if replaces:
-                session.execute("alter database {0} rename to {1}".format(quote_name(name), quote_name(old)))
-            session.execute("alter database {0} rename to {1}".format(quote_name(stage), quote_name(name)))
-            session.execute("comment on database {0} is null".format(quote_name(name)))
-            session.execute("commit")
+                self._require_unused(session)
+            statements = grant_statements(stage, facts)
+            if replaces:
+                statements.append("alter database {0} rename to {1}".format(quote_name(name), quote_name(old)))
+            statements.append("alter database {0} rename to {1}".format(quote_name(stage), quote_name(name)))
+            statements.append("comment on database {0} is null".format(quote_name(name)))
+            try:
+                session.execute("begin")
+                for statement in statements:
+                    session.execute(statement)
+                session.execute("commit")
+            except BackupError as error:
+                if IN_USE in error.message:
+                    with self._ask() as other:
+                        self._require_unused(other)
+                raise
         if replaces:
-            self.discard(old)
+            # It is empty, and the next restore would drop it as well.
+            with contextlib.suppress(BackupError):
+                self.discard(old)
 
     def discard(self, stage: str) -> None:
+        self._release()
         with self._ask() as session:
             if not self._exists(session, stage):
                 return
-            force = " with (force)" if session.version >= 130000 else ""
+            force = " with (force)" if session.version >= FORCE_VERSION else ""
+            if not force:
+                _end_sessions(session, stage)
             session.execute("drop database {0}{1}".format(quote_name(stage), force))
 
 
-def _locale_options(locale: Dict[str, Any]) -> List[str]:
-    """Return the options of CREATE DATABASE that give it the source's order and classes of characters."""
-    options = []
-    provider = locale.get("provider")
-    if provider == "i":
-        options += ["locale_provider icu", "icu_locale {0}".format(quote_text(locale["icu"]))]
-    elif provider == "b":
-        options += ["locale_provider builtin", "builtin_locale {0}".format(quote_text(locale["icu"]))]
-    for option, name in (("lc_collate", "collate"), ("lc_ctype", "ctype")):
-        if locale.get(name):
-            options.append("{0} {1}".format(option, quote_text(locale[name])))
-    return options
-
-
-def _database_statements(stage: str, facts: Dict[str, Any], owner: str) -> List[str]:
-    """Return what gives a database the source's settings and grants. Without grants anybody may connect."""
-    name = quote_name(stage)
-    found = []
-    for entry in facts.get("settings", []):
-        setting, _equals, value = entry.partition("=")
-        found.append(
-            "alter database {0} set {1} to {2}".format(name, quote_name(setting), _setting_value(setting, value))
-        )
-    grants = facts.get("grants")
-    if grants is None:
-        return found + ["grant connect, temporary on database {0} to public".format(name)]
-    for grantee, privilege, grantable in grants:
-        if grantee == facts.get("owner_role"):
-            # The owner has all rights.
-            continue
-        found.append(
-            "grant {0} on database {1} to {2}{3}".format(
-                privilege.lower(),
-                name,
-                "public" if grantee is None else quote_name(grantee),
-                " with grant option" if grantable else "",
-            )
-        )
-    return found
-
-
-#: Settings that are lists: each element is quoted by itself, as in pg_dumpall.
-_LIST_SETTINGS = (
-    "search_path",
-    "datestyle",
-    "session_preload_libraries",
-    "local_preload_libraries",
-    "temp_tablespaces",
-)
-
-
-def _setting_value(setting: str, value: str) -> str:
-    # What stands in the catalog of a list is already in the form that SET takes.
-    return value if setting.lower() in _LIST_SETTINGS and value else quote_text(value)
+def _end_sessions(session: Session, database: str) -> None:
+    query = (
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = {0} and usename is not null"
+        " and pg_has_role(usesysid, 'USAGE') and pid <> pg_backend_pid()"
+    )
+    for _row in session.rows(query.format(quote_text(database))):
+        pass
