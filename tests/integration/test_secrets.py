@@ -312,7 +312,7 @@ def test_the_runs_go_as_they_should(searched: Searched) -> None:
 
 def test_no_secret_is_an_argument_of_a_process(searched: Searched) -> None:
     # What is looked at would show it: the commands of both sides, of a server's clients among them.
-    for seen in ("ansible-playbook", "sudo -H -S -p", "pg_dump", "pg_restore", "psql", "mysqldump", "mariadb"):
+    for seen in ("ansible-playbook", "sudo -H -S -p", "pg_dump", "pg_restore", "psql", "mariadb-dump"):
         assert searched.watch.with_word(seen), seen
     assert searched.watch.looks > 500
     for name, word in WORDS.items():

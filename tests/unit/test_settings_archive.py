@@ -351,7 +351,7 @@ def test_settings_that_cannot_be_read_or_are_none_fail_the_create(papermerge: Pa
     ):
         spoil()
         place = place_in(disk / f"repository-{number}")
-        with pytest.raises(SettingError, match="settings file .*(huge|fifo)"):
+        with pytest.raises(SettingError, match=r"settings file .*(huge|fifo)"):
             papermerge.create(place)
         assert place.snapshot_names() == []
         for path in (papermerge.project / "config/settings").glob("[hf]*.py"):

@@ -110,7 +110,7 @@ def not_transactional(session: Session) -> List[str]:
 
 
 def read_dump(content: Iterator[bytes], name: str, line: ReleaseLine) -> View:
-    """Return what a dump holds, without a server; the caller closes it. Raises DatabaseError for one that is not whole."""
+    """Return what a dump holds, without a server; the caller closes it. Raises DatabaseError for half of one."""
     rows = DumpedRows()
     reader = DumpReader(kept_tables(line), rows.store)
     try:
