@@ -8,7 +8,9 @@ import io
 import json
 import os
 import random
+import re
 import stat
+import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
@@ -118,6 +120,31 @@ def test_the_manifest_says_names_and_hashes_and_no_secret(papermerge: Papermerge
     assert SECRET_KEY not in (snapshot.directory / "manifest.json").read_text(encoding="utf-8")
     stored = snapshot.directory / "config.tar.zst"
     assert stat.S_IMODE(stored.stat().st_mode) == 0o600
+
+
+def test_zstd_and_tar_unpack_them_as_the_guide_says(
+    papermerge: Papermerge, place: InstanceDirectory, target: Path
+) -> None:
+    papermerge.create(place)
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "restore-by-hand.md").read_text(encoding="utf-8")
+    (commands,) = re.findall(r"```text\n(mkdir -m 0700 settings\n.*?)```", guide, re.DOTALL)
+    snapshot = place.select("latest").directory
+    subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", commands],
+        cwd=target,
+        env={"PATH": os.environ["PATH"], "snapshot": str(snapshot)},
+        check=True,
+    )
+    unpacked = {
+        f"/{os.fsdecode(path)}": content for path, (content, _time, _mode) in files_below(target / "settings").items()
+    }
+    variables = unpacked.pop("/environment", b"")
+    assert unpacked == {path: content for path, (content, _mode) in papermerge.settings().items()} | {
+        path: content for path, content in unpacked.items() if content == b""
+    }
+    assert variables == b""  # nothing runs it on this machine
+    for path, (_content, mode) in papermerge.settings().items():
+        assert stat.S_IMODE((target / "settings" / path[1:]).stat().st_mode) == mode
 
 
 def test_without_the_setting_no_settings_are_kept_or_restored(
