@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 
 from ansible_collections.papermerge.backup.plugins.module_utils.database.collected import (
+    TEXT,
     CollectedView,
     collected_columns,
     collected_tables,
@@ -107,7 +108,7 @@ class _Script:
     def _keep(self, table: str, columns: list[str], stream: _Lines) -> int:
         wanted = collected_columns(self._line, columns)
         numbers = [columns.index(column) for column in wanted]
-        self._view.add_table(table, wanted)
+        self._view.add_table(table, dict.fromkeys(wanted, TEXT))
         count, rows = 0, []
         while (text := stream.line()) != _END:
             if text is None:
@@ -116,9 +117,9 @@ class _Script:
             rows.append([_value(fields[number]) for number in numbers])
             count += 1
             if len(rows) == ROWS_BATCH:
-                self._view.add_rows(table, rows)
+                self._view.add_rows(table, tuple(wanted), rows)
                 rows = []
-        self._view.add_rows(table, rows)
+        self._view.add_rows(table, tuple(wanted), rows)
         return count
 
 

@@ -22,11 +22,11 @@ from ansible_collections.papermerge.backup.plugins.module_utils.agent.workspace 
     remove_abandoned,
     require_space,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.database.mysql.dump import read_dump
+from ansible_collections.papermerge.backup.plugins.module_utils.database.mysql.rows import read_dump
 from ansible_collections.papermerge.backup.plugins.module_utils.database.sqlite import DatabaseFile
 from ansible_collections.papermerge.backup.plugins.module_utils.database.view import View
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import open_private
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, UnsupportedError
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import (
     ReleaseLine,
     release_line_named,
@@ -167,6 +167,8 @@ class Verification:
             return read_archive(self._plain_database(), f"the database of {self._snapshot.id}", line, schemas)
         if engine == "mysql":
             return read_dump(self._plain_database(), f"the database of {self._snapshot.id}", line)
+        if engine != "sqlite":
+            raise UnsupportedError(f"a dump of {engine} cannot be verified deeply")
         path = self._scratch / "database.sqlite3"
         require_space(str(self._scratch), self.manifest.database_file.plain_size, "a deep verification")
         with storage_errors(path), open_private(path) as stream:

@@ -133,6 +133,13 @@ def test_a_user_without_rights_on_the_engine_is_told_to_become(docker: Docker, d
     assert "become" in note
 
 
+def test_a_user_with_rights_on_the_engine_alone_is_told_to_become(docker: Docker, dms: Project) -> None:
+    docker.host.run("usermod --append --groups docker doer")
+    answer = docker.find(user="doer")
+    assert answer.get("error") == "media", answer
+    assert f"may not read {docker.mountpoint('dms_media')}: set become" in answer["message"]
+
+
 def test_from_the_containers_of_one_host_to_those_of_another(
     docker: Docker, dms: Project, instance: GeneratedInstance, host_bench: HostBench, playbooks: Playbooks
 ) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.papermerge.backup.plugins.module_utils.database.mysql import statements
 from ansible_collections.papermerge.backup.plugins.module_utils.database.mysql.literals import Row, Table
-from ansible_collections.papermerge.backup.plugins.module_utils.database.mysql.rows import DumpedRows, DumpView
+from ansible_collections.papermerge.backup.plugins.module_utils.database.mysql.rows import read_dump
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import DatabaseError
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import RELEASE_LINES
 
@@ -63,6 +63,7 @@ DELIMITER ;;
 /*!50003 CREATE*/ /*!50017 DEFINER=`root`@`localhost`*/ /*!50003 TRIGGER `t` BEFORE INSERT ON `co``re`
 FOR EACH ROW BEGIN
 -- don't; stop
+SET @a = 1;
 INSERT INTO `co``re` VALUES (1,'no row',"it's",NULL); # nor 'this
 /* it's a comment ;; */
 END */;;
@@ -70,6 +71,7 @@ DELIMITER ;
 DELIMITER ;;
 CREATE DEFINER=`root`@`localhost` FUNCTION `f`() RETURNS int(11)
 BEGIN
+SET @a = 1;
 INSERT INTO `co``re` VALUES (2,'no row either','x',NULL);
 return 1;
 END ;;
@@ -197,14 +199,7 @@ def test_the_kept_rows_answer_a_release_lines_queries() -> None:
         b"INSERT INTO `core_document` VALUES (3,NULL,0,0,'');\n"
         b"INSERT INTO `core_basetreenode` VALUES (10,1),(9,1),(3,1);\n" + LAST
     )
-    kept = DumpedRows()
-    reader = statements.DumpReader({"core_document", "core_basetreenode", "django_migrations"}, kept.store)
-    reader.feed(dump)
-    reader.finish()
-    for table in reader.kept_tables:
-        kept.add_table(table)
-    kept.index()
-    with DumpView("the dump", kept, reader.counts) as view:
+    with read_dump(iter([dump]), "the dump", line) as view:
         view.require_tables(line)
         assert view.row_counts(line) == {"core_document": 3, "core_basetreenode": 3}
         assert view.schema_marker(line) == "", "a table without rows can be asked as well"
@@ -220,21 +215,22 @@ def test_memory_does_not_grow_with_values_nor_with_their_number() -> None:
     program = """
 import resource, sys
 from ansible_collections.papermerge.backup.plugins.module_utils.database.mysql.rows import DumpedRows
-from ansible_collections.papermerge.backup.plugins.module_utils.database.mysql.statements import DumpReader
-rows = DumpedRows()
-reader = DumpReader({"t"}, rows.store)
+rows = DumpedRows("the dump", {"t"})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-reader.feed(b"CREATE TABLE `t` (\\n  `id` int(11),\\n  `name` varchar(99),\\n  `text` longtext\\n);\\n")
-reader.feed(b"INSERT INTO `t` VALUES (0,'name','")
-for _ in range(1500):
-    reader.feed(b"it\\\\'s a long text\\\\n" * 3500)
-reader.feed(b"')")
-for number in range(0, 200000, 100):
-    reader.feed(b"".join(b",(%d,'%064d','')" % (n, n) for n in range(number, number + 100)))
-reader.feed(b";\\n-- Dump completed\\n")
-reader.finish()
-assert reader.counts == {"t": 200001}
-assert next(rows.rows("select count(*), max(length(name)) from t")) == (200001, 64)
+def pieces():
+    yield b"CREATE TABLE `t` (\\n  `id` int(11),\\n  `name` varchar(99),\\n  `text` longtext\\n);\\n"
+    yield b"INSERT INTO `t` VALUES (0,'name','"
+    for _ in range(1500):
+        yield b"it\\\\'s a long text\\\\n" * 3500
+    yield b"')"
+    for number in range(0, 200000, 100):
+        yield b"".join(b",(%d,'%064d','')" % (n, n) for n in range(number, number + 100))
+    yield b";\\n-- Dump completed\\n"
+for _piece in rows.passing(pieces()):
+    pass
+rows.finish()
+assert rows.view.counts == {"t": 200001}
+assert next(rows.view.rows("select count(*), max(length(name)) from t")) == (200001, 64)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     run = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True)

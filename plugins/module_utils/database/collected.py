@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from typing import Any, Dict, Iterable, Iterator, List, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Sequence, Set, Tuple
 
 from ..errors import DatabaseError
 from ..papermerge.releases import SCHEMA_MARKERS, ReleaseLine
 from .view import View
+
+TEXT, BLOB = "text", "blob"
 
 
 def collected_tables(line: ReleaseLine) -> Set[str]:
@@ -33,7 +35,8 @@ def _quote(name: str) -> str:
 class CollectedView(View):
     """What a dump holds: ``counts`` of its tables by name, and the rows that were added. To be closed.
 
-    It spills to a file that nobody else can open. Values are bytes that are kept as text, whatever they are, or None.
+    It spills to a file that nobody else can open. Values are None, or bytes that are kept as what their column holds;
+    texts that are no UTF-8 come through as well.
     """
 
     def __init__(self, name: str) -> None:
@@ -44,21 +47,42 @@ class CollectedView(View):
         self._connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
         for pragma in ("journal_mode = off", "synchronous = off", "temp_store = file"):
             self._connection.execute("pragma " + pragma).fetchall()
-        self._statements: Dict[str, str] = {}
+        self._columns: Dict[str, Mapping[str, str]] = {}
+        self._keys: Dict[str, Sequence[str]] = {}
+        self._statements: Dict[Tuple[str, Tuple[str, ...]], str] = {}
 
-    def add_table(self, table: str, columns: Sequence[str]) -> None:
-        """Make a table, instead of what it was."""
-        names = ", ".join("{0} text".format(_quote(name)) for name in columns)
+    def add_table(self, table: str, columns: Mapping[str, str], key: Sequence[str] = ()) -> None:
+        """Make a table instead of what it was. ``columns``: SQLite's affinity by name; ``key``: what finds a row."""
+        names = ", ".join("{0} {1}".format(_quote(name), affinity) for name, affinity in columns.items())
         self._connection.execute("drop table if exists {0}".format(_quote(table)))
         self._connection.execute("create table {0} ({1})".format(_quote(table), names))
-        places = ", ".join(["cast(? as text)"] * len(columns))
-        self._statements[table] = "insert into {0} values ({1})".format(_quote(table), places)
+        self._columns[table], self._keys[table] = columns, key
+        self._statements = {place: text for place, text in self._statements.items() if place[0] != table}
 
-    def add_rows(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
+    def has_table(self, table: str) -> bool:
+        """Tell whether a table was made."""
+        return table in self._columns
+
+    def add_rows(self, table: str, columns: Tuple[str, ...], rows: Iterable[Sequence[Any]]) -> None:
         """Add rows to a table that was made. They are not counted."""
+        statement = self._statements.get((table, columns))
+        if statement is None:
+            affinities = self._columns[table]
+            places = ("?" if affinities[name] == BLOB else "cast(? as text)" for name in columns)
+            statement = self._statements[table, columns] = "insert into {0} ({1}) values ({2})".format(
+                _quote(table), ", ".join(map(_quote, columns)), ", ".join(places)
+            )
         self._connection.execute("begin")
-        self._connection.executemany(self._statements[table], rows)
+        self._connection.executemany(statement, rows)
         self._connection.execute("commit")
+
+    def index(self) -> None:
+        """Make what finds rows by their keys. Once, after all rows."""
+        for number, (table, key) in enumerate(sorted(self._keys.items())):
+            if key:
+                self._connection.execute(
+                    'create index "key_{0}" on {1} ({2})'.format(number, _quote(table), ", ".join(map(_quote, key)))
+                )
 
     def rows(self, query: str) -> Iterator[Tuple[Any, ...]]:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import stat
 from dataclasses import replace
 from typing import List, Optional, Sequence, Tuple, Type
 
@@ -42,7 +43,17 @@ def media_on_the_host(engine: Engine, container: Container, path: str, found_in:
             )
         )
     place = on_the_host(mount, path)
-    if not os.path.isdir(place):
+    try:
+        is_directory = stat.S_ISDIR(os.stat(place).st_mode)
+    except PermissionError:
+        raise MediaError(
+            "media directory {0} of container {1} ({2}) is {3}, but this user may not read {4}: set become".format(
+                path, container.name, found_in, mount.describe(), place
+            )
+        ) from None
+    except OSError:
+        is_directory = False
+    if not is_directory:
         raise MediaError(
             "media directory {0} of container {1} ({2}) is {3}, but {4} is no directory of this host; does the engine "
             "run on another machine, or in a virtual one? Set papermerge_backup_media_root".format(

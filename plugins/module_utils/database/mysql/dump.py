@@ -11,12 +11,12 @@ from typing import Any, Dict, Iterator, List
 
 from ...errors import BackupError, DatabaseError
 from ...papermerge.releases import ReleaseLine
+from ..collected import collected_tables
 from ..engine import Database, Dump, Progress, Workspace
 from ..view import View
 from .client import MAX_PACKET, MYSQL, ClientProgram, MysqlClient, explain
-from .rows import DumpedRows, DumpView, kept_tables
+from .rows import DumpedRows
 from .session import MysqlView, Session, quote_text, tables_of
-from .statements import DumpReader
 
 #: Storage engines whose tables a transaction can read at one moment. A sequence has no rows that matter.
 TRANSACTIONAL = ("InnoDB", "MyRocks", "ROCKSDB", "TokuDB")
@@ -109,28 +109,6 @@ def not_transactional(session: Session) -> List[str]:
     )
 
 
-def read_dump(content: Iterator[bytes], name: str, line: ReleaseLine) -> View:
-    """Return what a dump holds, without a server; the caller closes it. Raises DatabaseError for half of one."""
-    rows = DumpedRows()
-    reader = DumpReader(kept_tables(line), rows.store)
-    try:
-        for piece in content:
-            reader.feed(piece)
-        _end(reader, rows)
-    except BaseException:
-        rows.close()
-        raise
-    return DumpView(name, rows, reader.counts)
-
-
-def _end(reader: DumpReader, rows: DumpedRows) -> None:
-    """Make rows that were read to the end of a dump answer queries."""
-    reader.finish()
-    for table in reader.kept_tables:
-        rows.add_table(table)
-    rows.index()
-
-
 class MysqlDatabase(Database):
     """A schema of a MariaDB or MySQL server."""
 
@@ -175,25 +153,21 @@ class MysqlDatabase(Database):
         size = self.size()
         arguments = dump_options(program, "event" in facts["objects"]) + ["--", self.place.name]
         with contextlib.ExitStack() as stack:
-            rows = DumpedRows()
+            rows = DumpedRows(self.place.url, collected_tables(line))
             stack.callback(rows.close)
-            reader = DumpReader(kept_tables(line), rows.store)
             # Before the dump's transaction: what is written in between counts as later, not as missing.
             moment_ns = time.time_ns()
 
             def content() -> Iterator[bytes]:
                 with client.start(program, arguments) as run:
-                    for piece in run.output():
-                        reader.feed(piece)
-                        yield piece
+                    yield from rows.passing(run.output())
                     status = run.finish()
                     if status != 0:
                         words = run.complaint or "{0} ended with status {1}".format(program.path, status)
                         raise explain(self.place, "dumped", words)
-                _end(reader, rows)
-                facts["objects"] = sorted({*facts["objects"], *reader.objects})
+                facts["objects"] = sorted({*facts["objects"], *rows.finish()})
 
-            yield Dump(content, lambda: DumpView(self.place.url, rows, reader.counts), moment_ns, size, facts)
+            yield Dump(content, lambda: rows.view, moment_ns, size, facts)
 
     def _require_transactional(self, line: ReleaseLine, names: List[str], session: Session) -> None:
         """Raise DatabaseError when a table that matters cannot be read at the dump's moment. Any other is a fact."""
