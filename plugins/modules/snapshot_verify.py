@@ -40,8 +40,9 @@ options:
       - V(full) also reads every stored file and compares its SHA-256, and compares the index with the records of the
         parts.
       - V(deep) also unpacks the parts in bounded streams and compares each media file with the index, and opens the
-        database and compares its rows with the manifest. The database is unpacked into a private directory in
-        E(TMPDIR), or in V(/var/tmp) when that is not set, which needs room for it.
+        database and compares its rows with the manifest. An SQLite database is unpacked into a private directory in
+        E(TMPDIR), or in V(/var/tmp) when that is not set, which needs room for it. The dump of a server is read without
+        one, that of PostgreSQL with C(pg_restore), which the controller must have in the server's version or later.
     type: str
     choices:
       - quick

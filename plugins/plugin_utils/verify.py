@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.configuration import read_configuration
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.workspace import (
     OwnDirectory,
     remove_abandoned,
@@ -134,9 +135,10 @@ class Verification:
         stored = self.media.stored_bytes + self.manifest.database_file.size
         self._progress.begin("verify", stored)
         self.media.check(catalog, self._progress)
-        for content in (plain_database, plain_config):
-            for _piece in content(self._snapshot):
-                pass
+        for _piece in plain_database(self._snapshot):
+            pass
+        if self.manifest.config_file is not None:
+            read_configuration(plain_config(self._snapshot), self.manifest.config_entries)
         return {"files": self.media.files, "checked_bytes": stored}
 
     def _open_database(self) -> dict[str, Any]:

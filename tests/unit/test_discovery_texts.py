@@ -44,6 +44,7 @@ def my(**parts: Any) -> DatabasePlace:
             pg(name="d b", user="a@b", password="p@s/s:#%"),
         ),
         ("postgresql://u:12/34?5#6@h/db", pg(user="u", password="12/34?5#6")),
+        ("postgresql://u:p@s@h/db", pg(user="u", password="p@s")),
         ("postgresql://u:12/34@h/db", pg(user="u", password="12/34")),
         ("postgresql://u:a%2Fb/c@h/db", pg(user="u", password="a/b/c")),
         ("postgresql://h:5432/db?user=me@x", pg(port=5432, user="me@x")),
@@ -76,6 +77,10 @@ def test_a_url_of_a_server_names_its_place(url: str, place: DatabasePlace) -> No
         "sqlite://u:hunter2@h/db",
         "u:hunter2@h/db",
         "postgresql://u:#hunter2@",
+        "postgresql://u:a@hunter2/b@h/db",
+        "postgresql://u:a@hunter2:5/b@h/db",
+        "postgresql://u:a@b#hunter2@h/db",
+        "postgresql://u:a@hunter2?b@h/db",
     ],
 )
 def test_a_url_that_cannot_be_read_is_refused_without_telling_its_password(url: str) -> None:

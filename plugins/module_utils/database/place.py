@@ -117,6 +117,12 @@ def parse_database_url(url: str, found_in: str, base_directory: Optional[str] = 
     query: Dict[str, str] = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         query[name] = value
+    if any("@" in text for text in [parts.path, parts.fragment] + list(query)):
+        # What stands before the first @ would be taken for the password, and the rest of it be shown as host and name.
+        raise SettingError(
+            "the database URL in {0} has an @ behind its host; percent-encode the special characters of its "
+            "password, an @ as %40".format(found_in)
+        )
     fields: Dict[str, Any] = {
         "host": _host(parts.netloc),
         "port": port or 0,

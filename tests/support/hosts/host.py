@@ -115,6 +115,14 @@ class Host:
         """Whether the host's PID 1 is alive."""
         return self._group.first_process() is not None
 
+    @property
+    def first_process(self) -> int:
+        """The id of the host's PID 1 on this machine, whose /proc/ID/root is all that the host sees.
+
+        Raises BenchError when the host is off.
+        """
+        return self._running()
+
     def boot(self) -> None:
         """Start the host and return when its sshd answers, else raise BenchError with the end of its console."""
         if self.is_on:
