@@ -21,7 +21,6 @@ from tests.support.generated.instance import COMBINATIONS, LINES, PASSWORD, Gene
 from tests.support.generated.project import SECRET_KEY, write_project
 from tests.support.generated.volume import big_versions
 from tests.support.instances import files_below
-from tests.support.servers.fixtures import maria_server, postgres_server
 from tests.support.servers.mariadb import MariaServer
 from tests.support.servers.postgres import PostgresServer
 

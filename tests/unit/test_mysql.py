@@ -46,7 +46,6 @@ from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.relea
     ReleaseLine,
 )
 from tests.support.generated.instance import COMBINATIONS, GeneratedInstance, generate
-from tests.support.servers.fixtures import maria_server
 from tests.support.servers.mariadb import MariaServer, identifier, literal
 
 __all__ = ["maria_server"]
@@ -168,7 +167,7 @@ def test_every_value_of_a_real_dump_is_read_right(
         "`",
         "%_\\%\\_",
     ]
-    texts += ["".join(rng.choices("'\"\\\n;,()x ä\0%_", k=rng.randrange(40))) for _ in range(500)]
+    texts += ["".join(rng.choices("'\"\\\n;,()x ä\0%_", k=rng.randrange(40))) for _number in range(500)]
     texts += ["it's\\" * 30000]
     maria_server.execute(
         "create table v (id int primary key, a varchar(200), c char(9), l longtext, b varbinary(200), n decimal(9,3),"
@@ -498,7 +497,7 @@ def test_a_view_whose_connection_is_cut_says_so(maria_server: MariaServer, url: 
 )
 def test_what_servers_say_is_explained(words: str, kind: type[BackupError], advice: str) -> None:
     error = explain(DatabasePlace("mysql", name="papermerge", password="hidden"), "read", words)
-    assert type(error) is kind
+    assert error.__class__ is kind
     assert advice in error.message
 
 

@@ -23,7 +23,6 @@ from ansible_collections.papermerge.backup.plugins.module_utils.database.place i
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, DatabaseError, TargetError
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import RELEASE_LINES, UNKNOWN_LINE
 from tests.support.generated.instance import COMBINATIONS, GeneratedInstance, generate
-from tests.support.servers.fixtures import maria_server
 from tests.support.servers.mariadb import MariaServer
 
 __all__ = ["maria_server"]

@@ -18,7 +18,6 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.pgdump import re
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
 from tests.support.postgresql import LINE, OwnDatabase, own_database, start_dump
-from tests.support.servers.fixtures import postgres_server  # noqa: F401
 from tests.support.servers.postgres import PostgresServer, literal
 from tests.support.servers.releases import programs_of
 from tests.support.snapshots import WatchedSession, local_agent, take, verify
@@ -31,7 +30,7 @@ class Made:
 
 
 @pytest.fixture
-def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:  # noqa: F811
+def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:
     with own_database(postgres_server) as made:
         yield made
 

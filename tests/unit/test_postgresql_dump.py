@@ -26,13 +26,12 @@ from tests.support.postgresql import (
     start_dump,
     write_dump,
 )
-from tests.support.servers.fixtures import postgres_server  # noqa: F401
 from tests.support.servers.pgbouncer import PgBouncer
 from tests.support.servers.postgres import PostgresServer
 
 
 @pytest.fixture
-def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:  # noqa: F811
+def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:
     with own_database(postgres_server) as made:
         yield made
 
@@ -206,7 +205,7 @@ def test_rows_that_a_policy_hides_are_an_error_and_not_left_out(own: OwnDatabase
         b"".join(dump.content())
 
 
-def test_tables_are_found_where_the_role_finds_them(postgres_server: PostgresServer) -> None:  # noqa: F811
+def test_tables_are_found_where_the_role_finds_them(postgres_server: PostgresServer) -> None:
     with own_database(postgres_server, "") as own:
         own.as_owner('create schema "My, app"; create table core_user (id int)')
         own.alter_role('set search_path = "My, app", public')

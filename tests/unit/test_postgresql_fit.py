@@ -24,21 +24,20 @@ from tests.support.postgresql import (
     remove_role,
     start_dump,
 )
-from tests.support.servers.fixtures import postgres_server  # noqa: F401
 from tests.support.servers.postgres import PostgresServer
 
 Snapshot = tuple[dict[str, Any], bytes]
 
 
 @pytest.fixture
-def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:  # noqa: F811
+def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:
     with own_database(postgres_server) as made:
         made.add_document()
         yield made
 
 
 @pytest.fixture
-def roles(postgres_server: PostgresServer) -> Iterator[list[str]]:  # noqa: F811
+def roles(postgres_server: PostgresServer) -> Iterator[list[str]]:
     """Names of roles that a test may make, and that are removed after it."""
     names = [f"other_{secrets.token_hex(4)}" for _number in range(3)]
     yield names

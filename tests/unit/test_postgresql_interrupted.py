@@ -16,7 +16,6 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import Ba
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
 from tests.support.instances import files_below
 from tests.support.postgresql import OwnDatabase, our_sessions, own_database
-from tests.support.servers.fixtures import postgres_server  # noqa: F401
 from tests.support.servers.postgres import PostgresServer
 from tests.support.snapshots import changed_agent, local_agent, put_back, staged_agent, take
 
@@ -45,7 +44,7 @@ STAGED_STEPS = ("media not yet unpacked", "database loaded", "media in place", "
 
 
 @pytest.fixture
-def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:  # noqa: F811
+def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:
     with own_database(postgres_server, attributes="createdb") as made:
         yield made
 

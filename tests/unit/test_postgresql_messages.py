@@ -37,7 +37,6 @@ from tests.support.postgresql import (
     own_database,
     start_dump,
 )
-from tests.support.servers.fixtures import postgres_server  # noqa: F401
 from tests.support.servers.pgbouncer import PgBouncer
 from tests.support.servers.postgres import ACCESS, PostgresServer
 from tests.support.servers.process import free_port
@@ -50,7 +49,7 @@ WRONG = "wr0ng:p@ss/word%2F'\"\\"
 
 
 @pytest.fixture
-def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:  # noqa: F811
+def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:
     with own_database(postgres_server) as made:
         yield made
 

@@ -33,7 +33,6 @@ from tests.support.postgresql import (
     remove_role,
     start_dump,
 )
-from tests.support.servers.fixtures import postgres_server  # noqa: F401
 from tests.support.servers.postgres import PostgresServer
 from tests.support.servers.process import ServerError
 from tests.support.servers.releases import programs_of
@@ -73,7 +72,7 @@ class Elsewhere(OwnDatabase):
 
 
 @pytest.fixture
-def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:  # noqa: F811
+def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:
     with own_database(postgres_server, attributes="createdb") as made:
         yield made
 
@@ -132,7 +131,7 @@ def test_a_snapshot_comes_back_as_it_was(made: Made, place: InstanceDirectory, d
 
 
 @pytest.mark.parametrize("line", [line for line, engine in COMBINATIONS if engine == "postgresql"])
-def test_every_release_line(postgres_server: PostgresServer, place: InstanceDirectory, disk: Path, line: str) -> None:  # noqa: F811
+def test_every_release_line(postgres_server: PostgresServer, place: InstanceDirectory, disk: Path, line: str) -> None:
     name = "line_" + line.replace(".", "_").replace("-", "_")
     generated = generate(line, "postgresql", disk / "instance", server=postgres_server, name=name, large_text=1 << 12)
     try:

@@ -21,7 +21,6 @@ from ansible_collections.papermerge.backup.plugins.module_utils.database.postgre
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import DatabaseError
 from tests.support.postgresql import WAYS, OwnDatabase, other_place, our_sessions, own_database, start_dump
-from tests.support.servers.fixtures import postgres_server  # noqa: F401
 from tests.support.servers.postgres import PostgresServer, literal
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which only root can")
@@ -57,7 +56,7 @@ ODD_SETTINGS = {
 
 
 @pytest.fixture
-def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:  # noqa: F811
+def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:
     with own_database(postgres_server) as made:
         yield made
 
@@ -77,7 +76,7 @@ def test_every_value_comes_as_it_is(own: OwnDatabase, way: str) -> None:
 
 
 @BOTH_WAYS
-def test_bytes_that_are_no_text_come_through(postgres_server: PostgresServer, way: str) -> None:  # noqa: F811
+def test_bytes_that_are_no_text_come_through(postgres_server: PostgresServer, way: str) -> None:
     options = "template template0 encoding 'SQL_ASCII' locale 'C'"
     with own_database(postgres_server, "create table t (v text)", options) as own:
         own.as_owner("set client_encoding = 'SQL_ASCII'; insert into t values (E'caf\\xe9.pdf'), ('plain')")
@@ -87,7 +86,7 @@ def test_bytes_that_are_no_text_come_through(postgres_server: PostgresServer, wa
 
 
 @BOTH_WAYS
-def test_names_of_a_latin1_database_come_as_unicode(postgres_server: PostgresServer, way: str) -> None:  # noqa: F811
+def test_names_of_a_latin1_database_come_as_unicode(postgres_server: PostgresServer, way: str) -> None:
     options = "template template0 encoding 'LATIN1' locale 'C'"
     with own_database(postgres_server, "create table t (v text)", options) as own:
         own.as_owner("insert into t values ('Käse.pdf')")

@@ -12,7 +12,6 @@ import pytest
 
 from tests.support.installs import NAMES, needs_installs, real_install
 from tests.support.instances import files_below
-from tests.support.servers.fixtures import maria_server, postgres_server
 from tests.support.servers.mariadb import MariaServer
 from tests.support.servers.postgres import PostgresServer
 

@@ -23,7 +23,6 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.sessio
 from tests.support.generated.instance import COMBINATIONS, PASSWORD, GeneratedInstance, generate
 from tests.support.generated.project import write_project
 from tests.support.instances import files_below
-from tests.support.servers.fixtures import maria_server, postgres_server
 from tests.support.servers.mariadb import MariaServer
 from tests.support.servers.postgres import PostgresServer
 from tests.support.snapshots import local_agent, place_in, quiet, verify

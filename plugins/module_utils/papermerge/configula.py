@@ -108,7 +108,7 @@ class ConfigulaSettings:
         if self._toml is None:
             return None, self._variables.found_in
         where = "{0} of [{1}] in {2}".format(name, section, self._toml.path)
-        table = self._read().get(section, {})
+        table = self._read(self._toml).get(section, {})
         value = table.get(name) if isinstance(table, dict) else table
         if value is None:
             return None, self._toml.path
@@ -116,19 +116,18 @@ class ConfigulaSettings:
             raise SettingError("{0} is neither a text nor a whole number; {1}".format(where, hint))
         return str(value), where
 
-    def _read(self) -> Dict[str, Any]:
+    def _read(self, toml: SettingsText) -> Dict[str, Any]:
         if self._tables is None:
-            assert self._toml is not None
             try:
-                text = self._toml.text
+                text = toml.text
                 if text is None:
-                    with open(self._toml.path, encoding="utf-8") as stream:
+                    with open(toml.path, encoding="utf-8") as stream:
                         text = stream.read(1 << 20)
                 self._tables = read_toml(text)
             except (OSError, UnicodeDecodeError, TomlError) as error:
                 raise SettingError(
                     "{0} cannot be read: {1}; {2} and papermerge_backup_database_url".format(
-                        self._toml.path, error, MEDIA_HINT
+                        toml.path, error, MEDIA_HINT
                     )
                 ) from None
         return self._tables

@@ -159,7 +159,8 @@ class MysqlDatabase(Database):
             moment_ns = time.time_ns()
 
             def content() -> Iterator[bytes]:
-                with client.start(program, arguments) as run:
+                with contextlib.ExitStack() as programs:
+                    run = programs.enter_context(client.start(program, arguments))
                     yield from rows.passing(run.output())
                     status = run.finish()
                     if status != 0:

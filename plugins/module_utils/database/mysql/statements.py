@@ -363,7 +363,8 @@ class DumpReader:
         size = 0
         while True:
             found = _PLAIN_PIECE.match(self._buffer, self._position)
-            assert found is not None  # it may be empty
+            if found is None:
+                raise unreadable("a value", self._buffer[self._position :])
             size += len(found.group())
             if pieces is not None:
                 pieces.append(found.group())
