@@ -24,8 +24,6 @@ from tests.support.instances import files_below
 from tests.support.servers.mariadb import MariaServer
 from tests.support.servers.postgres import PostgresServer
 
-__all__ = ["maria_server", "postgres_server"]
-
 Server = PostgresServer | MariaServer
 DASHED = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 PLAIN = re.compile(r"[0-9a-f]{32}")

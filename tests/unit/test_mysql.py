@@ -48,8 +48,6 @@ from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.relea
 from tests.support.generated.instance import COMBINATIONS, GeneratedInstance, generate
 from tests.support.servers.mariadb import MariaServer, identifier, literal
 
-__all__ = ["maria_server"]
-
 LINES = [line for line, engine in COMBINATIONS if engine == "mysql"]
 NASTY_PASSWORDS = [
     "p'a\"ss",

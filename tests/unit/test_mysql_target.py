@@ -25,8 +25,6 @@ from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.relea
 from tests.support.generated.instance import COMBINATIONS, GeneratedInstance, generate
 from tests.support.servers.mariadb import MariaServer
 
-__all__ = ["maria_server"]
-
 LINES = [line for line, engine in COMBINATIONS if engine == "mysql"]
 PASSWORD = "pass #'\"\\ wörd"
 

@@ -15,8 +15,6 @@ from tests.support.instances import files_below
 from tests.support.servers.mariadb import MariaServer
 from tests.support.servers.postgres import PostgresServer
 
-__all__ = ["maria_server", "postgres_server"]
-
 
 @needs_installs
 @pytest.mark.parametrize("name", NAMES)

@@ -27,8 +27,6 @@ from tests.support.servers.mariadb import MariaServer
 from tests.support.servers.postgres import PostgresServer
 from tests.support.snapshots import local_agent, place_in, quiet, verify
 
-__all__ = ["maria_server", "postgres_server"]
-
 Server = PostgresServer | MariaServer
 NEW = "restored"
 """The database on the server that a restore goes to."""
