@@ -134,10 +134,10 @@ snapshot:
       type: float
       sample: 43.126
     timings:
-      description: Duration of each step in seconds.
+      description: Duration of each step in seconds. V(rows), the reading of the version rows, is a part of V(dump).
       returned: always
       type: dict
-      sample: {discover: 0.5, dump: 1.2, scan: 3.4, archive: 36.9, settle: 0.0, prove: 1.1}
+      sample: {rows: 0.1, dump: 1.2, scan: 3.4, archive: 36.9, settle: 0.0, prove: 1.1}
     version:
       description: Version of Papermerge.
       returned: always

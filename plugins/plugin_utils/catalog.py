@@ -30,8 +30,7 @@ _SCHEMA = """
 create table file (path blob primary key, size integer, mode integer, mtime_ns, ctime_ns, device, inode, uid integer,
                    gid integer, owner text, grp text, sha256 text, part text, state text, reason text) without rowid;
 create table expected (path blob, row text, key text);
-create index expected_path on expected (path);
-create table directory (path blob primary key) without rowid;
+create table directory (path blob);
 create table held (path blob primary key, sha256 text) without rowid;
 """
 _ENTRY = "path, size, mode, mtime_ns, ctime_ns, device, inode, uid, gid, owner, grp, sha256, part"
@@ -153,7 +152,12 @@ class Catalog:
 
     def add_directories(self, paths: Iterable[bytes]) -> None:
         """Take directories whose files belong to a version row, whatever their names."""
-        self._db.executemany("insert or ignore into directory values (?)", ((path,) for path in paths))
+        self._db.executemany("insert into directory values (?)", ((path,) for path in paths))
+
+    def index_rows(self) -> None:
+        """Make questions about version rows quick, once all are here: sorting beats inserting in random order."""
+        self._db.execute("create index expected_path on expected (path)")
+        self._db.execute("create index directory_path on directory (path)")
 
     def add_held(self, files: Iterable[tuple[bytes, str]]) -> None:
         """Take files (path, SHA-256) that the newest complete snapshot holds."""
@@ -277,10 +281,11 @@ class Catalog:
         ).fetchone()
         return int(count), int(size)
 
-    def files_below(self, directory: bytes) -> Iterator[bytes]:
-        """Yield the paths of stored files below a directory, sorted."""
+    def unexpected_below(self, directory: bytes) -> Iterator[bytes]:
+        """Yield the paths of stored files below a directory that no version row expects, sorted."""
         for (path,) in self._db.execute(
-            "select path from file where path > ? and path < ? and part is not null order by path",
+            "select f.path from file f where f.path > ? and f.path < ? and f.part is not null"
+            " and not exists (select 1 from expected e where e.path = f.path) order by f.path",
             (directory + b"/", directory + b"0"),
         ):
             yield path

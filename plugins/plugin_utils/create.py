@@ -27,10 +27,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifes
     StoredPart,
     checksum_line,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import (
-    Proof,
-    losses,
-)
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import Proof, losses
 from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import MediaArchive, excluded_directories
 from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import Discovery
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
@@ -299,8 +296,11 @@ class _Create:
         self._progress.begin("database", found["database_size"])
         writer = StoredWriter(self._incoming / DATABASE_NAMES[found["database_engine"]], self._host_compresses)
         self._not_expected = self._older = 0
+        rows_begun: list[float] = []
 
         def take(rows: Iterator[dict[str, Any]]) -> None:
+            rows_begun.append(time.monotonic())
+            del rows_begun[1:]
             expected, directories = [], []
             for row in rows:
                 self._older += row["older"]
@@ -323,6 +323,8 @@ class _Create:
                 },
                 Handlers(records=take, data=writer.write),
             )
+            self._catalog.index_rows()
+            self._timings["rows"] = round(time.monotonic() - rows_begun[0], 3) if rows_begun else 0.0
             sha256 = writer.finish()
         finally:
             writer.close()

@@ -32,9 +32,7 @@ def prove(
     proof.unreadable_files = catalog.count_state(UNREADABLE)
     proof.changing_files = catalog.count_state(CHANGING)
     for directory in line.originals:
-        for path in catalog.files_below(directory):
-            if catalog.is_expected(path):
-                continue
+        for path in catalog.unexpected_below(directory):
             if _belongs_to_a_row(catalog, path):
                 proof.unlisted += 1
             else:

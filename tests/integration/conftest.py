@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ from tests.support.hosts.host import Host
 from tests.support.papermerge.install import installed_papermerge
 from tests.support.papermerge.instance import PapermergeInstance
 from tests.support.playbooks import Playbooks
+from tests.support.servers.fixtures import postgres_server
 
-__all__ = ["fresh_host", "healed_hosts", "host_bench", "hosts"]
+__all__ = ["fresh_host", "healed_hosts", "host_bench", "hosts", "postgres_server"]
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +42,9 @@ def papermerge_hosts(hosts: dict[str, Host], source: Source) -> dict[str, Host]:
 def playbooks(tmp_path: Path) -> Playbooks:
     """A home to run playbooks in, with no repository yet."""
     return Playbooks(tmp_path / "home")
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    """Random numbers of this run's seed."""
+    return random.Random(int(os.environ["PAPERMERGE_BACKUP_SEED"]))

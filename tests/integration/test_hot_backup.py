@@ -14,8 +14,9 @@ from typing import Any, Literal
 import pytest
 
 from tests.support.papermerge.install import installed_papermerge
-from tests.support.papermerge.instance import PapermergeInstance, Writer
+from tests.support.papermerge.instance import PapermergeInstance
 from tests.support.playbooks import PlaybookRun, Playbooks
+from tests.support.writers import Writer, deleted_after, under_way
 
 LOCAL: dict[str, Any] = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
 JOURNAL_MODES: tuple[Literal["wal", "delete"], ...] = ("wal", "delete")
@@ -87,19 +88,6 @@ def hot(tmp_path_factory: pytest.TempPathFactory) -> Hot:
     verified = playbooks.run("verify", {}, extra={"papermerge_backup_verify_level": "deep"})
     restored = playbooks.run("restore", targets)
     return Hot(playbooks, creates, verified, restored, before, operations, done, directory)
-
-
-def under_way(operations: list[dict[str, Any]], moment: float) -> tuple[str, ...]:
-    """The documents that the writer was changing around a moment: Papermerge commits one change in several steps."""
-    ended = [entry for entry in operations if entry["time"] > moment - 0.5]
-    until = next((number for number, entry in enumerate(ended) if entry["time"] > moment), len(ended))
-    return tuple(f"document {entry['document']} " for entry in ended[: until + 1])
-
-
-def deleted_after(operations: list[dict[str, Any]], moment: float) -> tuple[str, ...]:
-    """The documents that were deleted after a moment, or just before."""
-    found = [entry for entry in operations if entry["operation"] == "delete" and entry["time"] > moment - 0.5]
-    return tuple(f"document {entry['document']} " for entry in found)
 
 
 def test_a_papermerge_in_use_is_backed_up_and_goes_on(hot: Hot) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.restore import R
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport import pack
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import agent_command
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.staged import HostAccess, StagedSession
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.streamed import StreamedSession
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import Verification, scratch_directory
 from tests.support.instances import VERSION
@@ -32,6 +35,18 @@ def quiet() -> Progress:
 def local_agent(interpreter: str | None = None, before: str = "") -> StreamedSession:
     """Start an agent in a child process. ``before``: what a login shell does first."""
     return StreamedSession(["/bin/sh", "-c", before + agent_command(interpreter or sys.executable)], "here")
+
+
+def staged_agent(scratch: Path) -> StagedSession:
+    """Reach agents by files, as through a connection whose streams cannot be had."""
+
+    def run(command: str, become: bool) -> tuple[int, str, str]:
+        del become
+        done = subprocess.run(["/bin/sh", "-c", command], check=False, capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    access = HostAccess("here", run, shutil.copyfile, shutil.copyfile, None)
+    return StagedSession(access, "test", sys.executable, scratch)
 
 
 def unprivileged_agent() -> StreamedSession:

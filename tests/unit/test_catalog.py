@@ -62,6 +62,7 @@ def test_a_part_is_bounded_by_content_and_by_members_and_takes_at_least_one_file
 
 def test_whether_a_path_is_expected_is_answered_from_an_index(catalog: Catalog) -> None:
     """It is asked once a file: reading all expected rows each time would take hours for a large instance."""
+    catalog.index_rows()
     connection: sqlite3.Connection = catalog._db
     for query in (
         "select 1 from expected where path = ?",

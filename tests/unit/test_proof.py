@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.papermerge.backup.plugins.module_utils.database.engines import database_at
+from ansible_collections.papermerge.backup.plugins.module_utils.database.place import parse_database_url
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import LossError, MediaError
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import RELEASE_LINES
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import (
@@ -31,6 +33,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof i
 from ansible_collections.papermerge.backup.plugins.plugin_utils import settling
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call
+from tests.support.generated.instance import COMBINATIONS, generate
 from tests.support.instances import MadeInstance
 from tests.support.snapshots import WatchedSession, local_agent, put_back, take, verify
 
@@ -102,6 +105,19 @@ def test_the_path_of_a_version_of_2_0_is_the_one_that_papermerge_computes() -> N
     assert rows_of_2_0(7, 1, "", 0, 3).path is None
     assert rows_of_2_0(7, 1, None, 0, None).path is None
     assert [rows_of_2_0(7, 1, "a.pdf", version, 1).older for version in (None, 0, 1, 5)] == [0, 0, 1, 5]
+
+
+@pytest.mark.parametrize("line", [line for line, engine in COMBINATIONS if engine == "sqlite"])
+def test_every_row_is_found_again_by_its_key(line: str, disk: Path) -> None:
+    made = generate(line, "sqlite", disk / "generated", large_text=100)
+    database = database_at(parse_database_url(made.database_url, "the test"), "the test")
+    with database.view() as view:
+        rows = list(view.expected_rows(RELEASE_LINES[line]))
+        found = list(view.rows_with_keys(RELEASE_LINES[line], [row.key for row in rows]))
+        one = list(view.rows_with_keys(RELEASE_LINES[line], [rows[3].key, "no' key", "ffff"]))
+    assert len(rows) > 10
+    assert sorted(map(str, found)) == sorted(map(str, rows))
+    assert one == [rows[3]]
 
 
 def newest(place: InstanceDirectory) -> dict[str, Any]:

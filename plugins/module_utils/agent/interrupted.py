@@ -144,14 +144,27 @@ def interrupted_restores(media_root: str, database: str, server: Optional[Server
     return found
 
 
+def _journal_in(directory: OwnDirectory) -> Tuple[Dict[str, Any], int]:
+    """Return a directory's journal and when it was written; empty where there is none."""
+    try:
+        with open(directory.inside(JOURNAL), encoding="utf-8") as stream:
+            return dict(json.load(stream)), os.fstat(stream.fileno()).st_mtime_ns
+    except (OSError, ValueError):
+        return {}, 0
+
+
+def is_of_another_server(directory: OwnDirectory, server: Optional[ServerTarget]) -> bool:
+    """Tell whether a directory belongs to a restore onto a server other than this one, which alone knows its state."""
+    journal, _written_ns = _journal_in(directory)
+    return "database_url" in journal and (server is None or journal["database_url"] != server.place.url)
+
+
 def read_journal(directory: OwnDirectory, server: Optional[ServerTarget]) -> Optional[Interrupted]:
     """Return the restore whose journal a directory of ours holds, None where nothing was begun or all is done."""
     if server is None and not os.path.lexists(directory.inside(DATABASE)):
         return None
-    try:
-        with open(directory.inside(JOURNAL), encoding="utf-8") as stream:
-            journal, written_ns = json.load(stream), os.fstat(stream.fileno()).st_mtime_ns
-    except (OSError, ValueError):
+    journal, written_ns = _journal_in(directory)
+    if not journal:
         return None
     if server is not None and not (
         journal.get("database_url") == server.place.url and server.is_staged(journal["database_stage"])

@@ -21,10 +21,20 @@ from ..database.engine import ServerTarget
 from ..durable import write_private
 from ..errors import SettingError, TargetError, describe_os_error
 from ..media.extract import Ownership
-from .interrupted import DATABASE, JOURNAL, MEDIA, PURPOSE, give, identity_of, interrupted_restores, read_journal
+from .interrupted import (
+    DATABASE,
+    JOURNAL,
+    MEDIA,
+    PURPOSE,
+    give,
+    identity_of,
+    interrupted_restores,
+    is_of_another_server,
+    read_journal,
+)
 from .main import Channel
 from .target import EMPTY_HINT, require_empty_database, server_of
-from .workspace import PREFIX, OwnDirectory, is_mount_point, remove_abandoned
+from .workspace import PREFIX, OwnDirectory, abandoned, is_mount_point
 
 Arguments = Dict[str, Any]
 Result = Dict[str, Any]
@@ -61,8 +71,11 @@ def clear_up(media_root: str, database: str, server: Optional[ServerTarget]) -> 
     Such as the empty directories of one that was killed when everything was in its place.
     """
     for parent in (os.path.dirname(database), media_root, os.path.dirname(media_root)):
-        if parent:
-            remove_abandoned(parent, PURPOSE)
+        for directory in abandoned(parent, PURPOSE) if parent else []:
+            if is_of_another_server(directory, server):
+                directory.close()
+            else:
+                directory.remove()
     if server is not None:
         for stage in server.abandoned():
             server.discard(stage)

@@ -10,7 +10,6 @@ import json
 import os
 import runpy
 import shutil
-import signal
 import sqlite3
 import subprocess
 import tempfile
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tests.support.papermerge.install import Installation, exclusive
+from tests.support.servers.postgres import PostgresServer
+from tests.support.writers import Writer, running_writer
 
 _HERE = Path(__file__).resolve().parent
 _PROJECT = _HERE / "project"
@@ -71,45 +72,6 @@ class Population:
     passwords: dict[str, str]
 
 
-class Writer:
-    """A background process that keeps changing an instance; ``pid`` is its process id."""
-
-    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
-        self._process = process
-        self._log = log
-        self._result: dict[str, Any] | None = None
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def operations(self) -> list[dict[str, Any]]:
-        """What ended so far, oldest first: {"time" (Unix), "operation", "document", "file", "sha256"}."""
-        return [
-            json.loads(line) for line in self._log.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")
-        ]
-
-    def stop(self) -> dict[str, Any]:
-        """Let it finish what it is doing and end: {"operations": {name: count}, "locked": count}.
-
-        Raises PapermergeError when it had ended already or ends with an error.
-        """
-        if self._result is None:
-            if self._process.poll() is None:
-                self._process.send_signal(signal.SIGTERM)
-            output, errors = self._process.communicate(timeout=60)
-            if self._process.returncode != 0:
-                raise PapermergeError(f"the writer ended with exit code {self._process.returncode}\n{errors}")
-            self._result = json.loads(output.splitlines()[-1])
-        return self._result
-
-    def kill(self) -> None:
-        """End it at once, in the middle of whatever it does."""
-        self._process.kill()
-        self._process.communicate()
-        self._result = {"operations": {}, "locked": 0}
-
-
 class PapermergeInstance:
     """A Papermerge project in ``directory``, which may also be a copy or one that was restored."""
 
@@ -131,24 +93,66 @@ class PapermergeInstance:
         ``media_dir`` and ``database_dir`` are written into ``papermerge.conf.py`` when given; otherwise Papermerge's
         defaults hold: ``media`` and ``db.sqlite3`` in the project. Raises PapermergeError.
         """
+        empty_database = _empty_database(installation)
+        instance = cls._configured(directory, installation, {"MEDIA_DIR": media_dir, "DBDIR": database_dir})
+        instance.database.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(empty_database, instance.database)
+        with contextlib.closing(sqlite3.connect(instance.database)) as connection:
+            connection.execute(f"PRAGMA journal_mode={journal_mode}")
+        return instance
+
+    @classmethod
+    def create_on_server(
+        cls,
+        directory: Path,
+        installation: Installation,
+        server: PostgresServer,
+        database: str,
+        password: str,
+        *,
+        role: str = "",
+        media_dir: Path | None = None,
+        restored: bool = False,
+    ) -> PapermergeInstance:
+        """Make a Papermerge whose database is on a server, owned by a role, of the same name if none is given.
+
+        The database has all tables and the role can create databases; both must not exist. With ``restored`` both
+        are there, and nothing is done to them. Raises PapermergeError, ServerError.
+        """
+        role = role or database
+        instance = cls._configured(
+            directory,
+            installation,
+            {
+                "MEDIA_DIR": media_dir,
+                "DBTYPE": "postgres",
+                "DBNAME": database,
+                "DBUSER": role,
+                "DBPASS": password,
+                "DBHOST": "127.0.0.1",
+                "DBPORT": server.port,
+            },
+        )
+        if not restored:
+            server.create_role(role, password, "createdb")
+            server.create_database(database, role)
+            server.load(_empty_server_database(installation, server), database, role)
+        return instance
+
+    @classmethod
+    def _configured(cls, directory: Path, installation: Installation, settings: dict[str, Any]) -> PapermergeInstance:
         if _MACHINE_WIDE_CONFIGURATION.exists():
             raise PapermergeError(
                 f"{_MACHINE_WIDE_CONFIGURATION} exists and would override every instance's own settings"
             )
         if directory.exists() and any(directory.iterdir()):
             raise PapermergeError(f"{directory} is not empty")
-        empty_database = _empty_database(installation)
         _copy_project(directory, installation)
-        settings = {"MEDIA_DIR": media_dir, "DBDIR": database_dir}
-        lines = [f"{name} = {str(path)!r}" for name, path in settings.items() if path is not None]
+        lines = [f"{name} = {str(value)!r}" for name, value in settings.items() if value is not None]
         configuration = "\n".join(["# settings of this Papermerge", 'OCR_DEFAULT_LANGUAGE = "deu"', *lines, ""])
         (directory / "papermerge.conf.py").write_text(configuration, encoding="utf-8")
         instance = cls(directory)
         instance.media_root.mkdir(parents=True, exist_ok=True)
-        instance.database.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(empty_database, instance.database)
-        with contextlib.closing(sqlite3.connect(instance.database)) as connection:
-            connection.execute(f"PRAGMA journal_mode={journal_mode}")
         return instance
 
     @property
@@ -201,32 +205,18 @@ class PapermergeInstance:
         return self._ask("contents", {"counts_only": False})
 
     @contextlib.contextmanager
-    def writer(self, rate: float = 5.0, seed: int = 1) -> Iterator[Writer]:
+    def writer(self, rate: float = 5.0, seed: int = 1, documents: int = 1000) -> Iterator[Writer]:
         """Change this instance ``rate`` times a second, if it can, from a process of its own until the block ends.
 
-        Raises PapermergeError when the process cannot start, dies meanwhile or ends with an error.
+        It keeps about ``documents`` of its own. What it logs has "file" and "sha256" besides. Writers that run at once
+        need different seeds, and a server as database. Raises WriterError.
         """
-        with tempfile.TemporaryDirectory(prefix="papermerge-writer-") as scratch:
-            log = Path(scratch) / "operations.jsonl"
-            log.touch()
-            process = subprocess.Popen(
-                self._command("writer", {"rate": rate, "seed": seed, "log": str(log)}),
-                cwd=self.directory,
-                env=self._environment(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            writer = Writer(process, log)
-            try:
-                assert process.stdout is not None
-                if process.stdout.readline().strip() != "ready":
-                    raise PapermergeError(f"the writer did not start\n{process.communicate()[1]}")
-                yield writer
-                writer.stop()
-            finally:
-                if process.poll() is None:
-                    writer.kill()
+
+        def command(log: Path) -> list[str]:
+            return self._command("writer", {"rate": rate, "seed": seed, "log": str(log), "documents": documents})
+
+        with running_writer(command, self.directory, self._environment()) as writer:
+            yield writer
 
     def manage(self, *arguments: str) -> str:
         """Run ``manage.py`` with these arguments and return what it prints. Raises PapermergeError."""
@@ -282,8 +272,7 @@ def _copy_project(directory: Path, installation: Installation) -> None:
 
 def _empty_database(installation: Installation) -> Path:
     """A database with all of Papermerge's tables and no rows of a user, made once and kept beside the environment."""
-    recipe = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_PROJECT.rglob("*.py"))))
-    database = installation.cache / f"empty-{recipe.hexdigest()[:16]}.sqlite3"
+    database = installation.cache / f"empty-{_project_hash()}.sqlite3"
     if database.exists():
         return database
     with exclusive(installation.cache / "lock"), tempfile.TemporaryDirectory(dir=installation.cache) as scratch:
@@ -293,3 +282,28 @@ def _empty_database(installation: Installation) -> Path:
             PapermergeInstance(project).manage("migrate", "--verbosity=0", "--skip-checks")
             (project / "db.sqlite3").rename(database)
     return database
+
+
+def _empty_server_database(installation: Installation, server: PostgresServer) -> Path:
+    """A dump of the same on PostgreSQL. It takes a quarter of a minute to make."""
+    dump = installation.cache / f"empty-{_project_hash()}.pgdump-{server.major}"
+    if dump.exists():
+        return dump
+    with exclusive(installation.cache / "lock"), tempfile.TemporaryDirectory(dir=installation.cache) as scratch:
+        if not dump.exists():
+            name = "papermerge_empty"
+            server.create_role(name, name)
+            server.create_database(name, name)
+            project = PapermergeInstance.create_on_server(
+                Path(scratch) / "project", installation, server, name, name, restored=True
+            )
+            project.manage("migrate", "--verbosity=0", "--skip-checks")
+            server.dump(name, Path(scratch) / "dump")
+            server.drop_database(name)
+            server.execute(f"drop role {name}")
+            (Path(scratch) / "dump").rename(dump)
+    return dump
+
+
+def _project_hash() -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_PROJECT.rglob("*.py")))).hexdigest()[:16]

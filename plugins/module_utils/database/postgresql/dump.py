@@ -20,7 +20,7 @@ from ..view import View
 from .facts import read_facts
 from .messages import explain
 from .programs import client_of, dump_tool
-from .session import Session, connect
+from .session import Session, connect, quote_name
 
 OLDEST_SERVER = 12
 #: A table that is being altered is waited for so long. Without an end, a migration that waits for our session, and
@@ -47,6 +47,9 @@ class PostgresView(View):
             ' order by c.relname collate "C"'
         )
         return tuple(str(row[0]) for row in self._session.rows(query))
+
+    def quoted(self, table: str) -> str:
+        return quote_name(table)
 
     def close(self) -> None:
         if self._owned:

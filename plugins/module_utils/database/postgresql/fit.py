@@ -103,10 +103,11 @@ class Fit:
 
     def _look_at_settings(self) -> None:
         for name, _value in settings_of(self._facts):
-            query = "exists (select from pg_settings where name = {0} and context = 'superuser')".format(
-                quote_text(name.lower())
+            context = self._session.value(
+                "select max(context) from pg_settings where name = {0}".format(quote_text(name.lower()))
             )
-            if not self._is_true(query):
+            # A name with a dot is of an extension; as long as that is not loaded, nobody knows who may set it.
+            if context != "superuser" and not (not context and "." in name):
                 continue
             statement = "ALTER ROLE {0} SUPERUSER;".format(quote_name(self._admin))
             if self._session.version >= PARAMETER_RIGHTS_VERSION:

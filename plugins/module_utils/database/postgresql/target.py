@@ -127,8 +127,8 @@ class PostgresTarget(ServerTarget):
             if not re.search(r"locale|encoding|ICU|collat", error.message):
                 raise
             raise TargetError(
-                "the server of {0} cannot make a database with the snapshot's encoding and locale ({1}); install what "
-                "it lacks and restart it: {2}".format(self.place.url, ", ".join(options[2:]), error.message)
+                "the server of {0} cannot make a database with the snapshot's encoding and locale ({1}); install "
+                "what it lacks and restart it: {2}".format(self.place.url, ", ".join(options[2:]), error.message)
             ) from None
         with self._ask() as session:
             # What is inside is nobody's business until it has its name.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Keep using a Papermerge until SIGTERM: upload, change pages, replace, rename, tag, delete.
 
-Argument: {"rate": operations a second, "seed": int, "log": path}. Writes one JSON line to the log for each
-operation that ended: {"time", "operation", "document", "file", "sha256"}. Prints "ready" once and, at the end,
-{"operations": {name: count}, "locked": how often the database was busy for longer than Papermerge waits}.
-It works in a folder of its own and leaves the documents alone that it finds.
+Argument: {"rate": operations a second, "seed": int, "log": path, "documents": about how many to keep}. Writes one JSON
+line to the log for each operation that ended: {"began", "time" (its end), "operation", "document", "file", "sha256"}.
+Prints "ready" once and, at the end, {"operations": {name: count}, "locked": how often the database was busy for longer
+than Papermerge waits}. It works in a folder of its own and leaves the documents alone that it finds.
 """
 
 from __future__ import annotations
@@ -35,19 +35,22 @@ from papermerge_session import (
 class Writer:
     """The documents that the writer made, and what it does with them."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, documents):
         self.dice = random.Random(seed)
         self.seed = seed
+        self.documents = documents
         self.made = 0
         self.known = []
         user = User.objects.order_by("pk").first()
-        self.folder, _made = Folder.objects.get_or_create(title="written during a backup", user=user, parent=None)
+        title = f"written during a backup {seed}"
+        self.folder, _made = Folder.objects.get_or_create(title=title, user=user, parent=None)
 
     def step(self):
         """One operation: (its name, the document's id)."""
         choices = [self.upload]
         if len(self.known) > 3:
-            choices += [self.upload, self.upload, self.replace, self.change_pages, self.rename, self.tag, self.delete]
+            choices += [self.replace, self.change_pages, self.rename, self.tag, self.describe, self.delete]
+            choices += [self.delete if len(self.known) > self.documents else self.upload] * 2
         operation = self.dice.choice(choices)
         return operation.__name__, operation()
 
@@ -89,6 +92,12 @@ class Writer:
         tag(document, [f"tag {self.dice.randint(1, 9)}"])
         return document.pk
 
+    def describe(self):
+        document = self.pick()
+        document.kv.update([{"key": "number", "kv_type": "text", "kv_format": ""}])
+        document.assign_kv_values({"number": str(self.made)})
+        return document.pk
+
     def delete(self):
         document = self.pick()
         number = document.pk
@@ -101,12 +110,13 @@ def main():
     request = arguments()
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
-    writer = Writer(request["seed"])
+    writer = Writer(request["seed"], request["documents"])
     operations, locked = Counter(), 0
     print("ready", flush=True)
     with open(request["log"], "a", encoding="utf-8") as log:
         due = time.monotonic()
         while not stopped:
+            began = time.time()
             try:
                 name, number = writer.step()
             except OperationalError as error:
@@ -118,7 +128,8 @@ def main():
                 document = Document.objects.filter(pk=number).first()
                 path = document.absfilepath if document else None
                 digest = file_digest(path) if path else None
-                entry = {"time": time.time(), "operation": name, "document": number, "file": path, "sha256": digest}
+                entry = {"began": began, "time": time.time(), "operation": name, "document": number}
+                entry |= {"file": path, "sha256": digest}
                 log.write(json.dumps(entry, ensure_ascii=False) + "\n")
                 log.flush()
             due = max(due + 1 / request["rate"], time.monotonic() - 1)
