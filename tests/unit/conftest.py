@@ -19,10 +19,10 @@ from ansible_collections.papermerge.backup.plugins.module_utils.agent.workspace 
 from ansible_collections.papermerge.backup.plugins.plugin_utils import settling
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
 from tests.support.instances import MadeInstance
-from tests.support.servers.fixtures import maria_server, postgres_server
+from tests.support.servers.fixtures import maria_server, own_postgres_server, postgres_server
 from tests.support.snapshots import place_in
 
-__all__ = ["maria_server", "postgres_server"]
+__all__ = ["maria_server", "own_postgres_server", "postgres_server"]
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
 

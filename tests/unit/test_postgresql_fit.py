@@ -30,20 +30,20 @@ Snapshot = tuple[dict[str, Any], bytes]
 
 
 @pytest.fixture
-def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:
-    with own_database(postgres_server) as made:
+def own(own_postgres_server: PostgresServer) -> Iterator[OwnDatabase]:
+    with own_database(own_postgres_server) as made:
         made.add_document()
         yield made
 
 
 @pytest.fixture
-def roles(postgres_server: PostgresServer) -> Iterator[list[str]]:
+def roles(own_postgres_server: PostgresServer) -> Iterator[list[str]]:
     """Names of roles that a test may make, and that are removed after it."""
     names = [f"other_{secrets.token_hex(4)}" for _number in range(3)]
     yield names
     for name in names:
-        if postgres_server.rows(f"select 1 from pg_roles where rolname = '{name}'"):
-            remove_role(postgres_server, name)
+        if own_postgres_server.rows(f"select 1 from pg_roles where rolname = '{name}'"):
+            remove_role(own_postgres_server, name)
 
 
 def taken(own: OwnDatabase) -> Snapshot:

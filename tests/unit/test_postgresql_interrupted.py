@@ -44,8 +44,8 @@ STAGED_STEPS = ("media not yet unpacked", "database loaded", "media in place", "
 
 
 @pytest.fixture
-def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:
-    with own_database(postgres_server, attributes="createdb") as made:
+def own(own_postgres_server: PostgresServer) -> Iterator[OwnDatabase]:
+    with own_database(own_postgres_server, attributes="createdb") as made:
         yield made
 
 

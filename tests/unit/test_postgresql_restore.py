@@ -72,8 +72,8 @@ class Elsewhere(OwnDatabase):
 
 
 @pytest.fixture
-def own(postgres_server: PostgresServer) -> Iterator[OwnDatabase]:
-    with own_database(postgres_server, attributes="createdb") as made:
+def own(own_postgres_server: PostgresServer) -> Iterator[OwnDatabase]:
+    with own_database(own_postgres_server, attributes="createdb") as made:
         yield made
 
 
@@ -131,11 +131,15 @@ def test_a_snapshot_comes_back_as_it_was(made: Made, place: InstanceDirectory, d
 
 
 @pytest.mark.parametrize("line", [line for line, engine in COMBINATIONS if engine == "postgresql"])
-def test_every_release_line(postgres_server: PostgresServer, place: InstanceDirectory, disk: Path, line: str) -> None:
+def test_every_release_line(
+    own_postgres_server: PostgresServer, place: InstanceDirectory, disk: Path, line: str
+) -> None:
     name = "line_" + line.replace(".", "_").replace("-", "_")
-    generated = generate(line, "postgresql", disk / "instance", server=postgres_server, name=name, large_text=1 << 12)
+    generated = generate(
+        line, "postgresql", disk / "instance", server=own_postgres_server, name=name, large_text=1 << 12
+    )
     try:
-        postgres_server.execute(f'alter role "{name}" createdb')
+        own_postgres_server.execute(f'alter role "{name}" createdb')
         url = generated.database_url + "_restored"
         take(generated, place, app_version=generated.version)
         deep = verify(place, "deep")
@@ -144,9 +148,9 @@ def test_every_release_line(postgres_server: PostgresServer, place: InstanceDire
         assert deep["row_counts_compared"] == len(result["row_counts"])
         assert result["row_counts"] == {table: generated.counts[table] for table in result["row_counts"]}
         for table, number in generated.counts.items():
-            assert postgres_server.count(f'"{table}"', name + "_restored") == number
+            assert own_postgres_server.count(f'"{table}"', name + "_restored") == number
     finally:
-        remove_role(postgres_server, name)
+        remove_role(own_postgres_server, name)
 
 
 def test_settings_grants_and_locale_come_back(own: OwnDatabase, disk: Path) -> None:

@@ -26,3 +26,10 @@ def maria_server() -> Iterator[MariaServer]:
     """The session's MariaDB: databases and users are told apart by name, who makes them removes them."""
     with MariaServer() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def own_postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL cluster of one test file, for tests that look at all of its databases."""
+    with PostgresServer() as server:
+        yield server

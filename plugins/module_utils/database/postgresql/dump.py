@@ -13,7 +13,7 @@ import contextlib
 import time
 from typing import Any, Iterator, List, Tuple
 
-from ...errors import DatabaseError
+from ...errors import BackupError, DatabaseError
 from ...papermerge.releases import ReleaseLine
 from ..engine import Database, Dump, Progress, Workspace
 from ..view import View
@@ -108,7 +108,10 @@ class PostgresDatabase(Database):
     dump_format = "pgdump"
 
     def _connect(self) -> Session:
-        session = connect(self.place)
+        try:
+            session = connect(self.place)
+        except BackupError as error:
+            raise type(error)("{0} ({1})".format(error.message, self.found_in), **error.details) from None
         major = session.version // 10000
         if major < OLDEST_SERVER:
             session.close()
