@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from pathlib import Path
-from typing import BinaryIO, Iterator, Tuple, Union
+from typing import BinaryIO, Iterator, Union
 
 StrPath = Union[str, "os.PathLike[str]"]
 
@@ -57,17 +55,6 @@ def pieces(stream: BinaryIO, size: int = PIECE) -> Iterator[bytes]:
         if not piece:
             return
         yield piece
-
-
-def size_and_sha256(path: Path) -> Tuple[int, str]:
-    """Return the size in bytes and the SHA-256 in hex of a file, read in pieces."""
-    digest = hashlib.sha256()
-    size = 0
-    with open(path, "rb", buffering=0) as stream:
-        for piece in pieces(stream):
-            digest.update(piece)
-            size += len(piece)
-    return size, digest.hexdigest()
 
 
 class ExactReader:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from ..errors import SettingError, UnsupportedError
+from ..errors import SettingError
 
 ENGINES: Dict[str, str] = {
     "sqlite": "sqlite",
@@ -180,12 +180,3 @@ def _postgresql_options(query: Dict[str, str]) -> Tuple[Tuple[str, str], ...]:
         elif name not in DRIVER_OPTIONS:
             options[name] = value
     return tuple(options.items())
-
-
-def require_supported(place: DatabasePlace, found_in: str) -> None:
-    """Raise UnsupportedError for an engine that this version of the collection cannot dump."""
-    if place.engine != "sqlite":
-        raise UnsupportedError(
-            "the database engine is {0} ({1}); this version of papermerge.backup can back up "
-            "and restore SQLite only".format(place.engine, found_in)
-        )

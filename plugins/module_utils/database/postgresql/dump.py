@@ -71,6 +71,16 @@ def open_moment(session: Session, locks: bool = False) -> None:
     session.value("select 1")
 
 
+def view_of(session: Session) -> View:
+    """Return a moment of a session's database; leaving it closes the session, as does an error here."""
+    try:
+        open_moment(session)
+    except BaseException:
+        session.close()
+        raise
+    return PostgresView(session, owned=True)
+
+
 def tables_to_lock(session: Session) -> List[str]:
     """Return the names of all tables that a dump holds, as SQL has them."""
     query = (
@@ -136,13 +146,7 @@ class PostgresDatabase(Database):
             return int(session.value("select pg_database_size(current_database())"))
 
     def view(self) -> View:
-        session = self._connect()
-        try:
-            open_moment(session)
-        except BaseException:
-            session.close()
-            raise
-        return PostgresView(session, owned=True)
+        return view_of(self._connect())
 
     @contextlib.contextmanager
     def dump(self, line: ReleaseLine, workspace: Workspace, progress: Progress) -> Iterator[Dump]:

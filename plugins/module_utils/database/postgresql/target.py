@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 from ...errors import BackupError, TargetError
 from ..engine import ServerTarget
 from ..view import View
-from .dump import PostgresView, open_moment, user_tables
+from .dump import user_tables, view_of
 from .facts import grant_statements, locale_options, setting_statements, settings_of
 from .fit import Fit
 from .loading import load_archive
@@ -159,13 +159,7 @@ class PostgresTarget(ServerTarget):
             session.execute("analyze")
 
     def staged_view(self, stage: str) -> View:
-        session = connect(self.place, stage)
-        try:
-            open_moment(session)
-        except BaseException:
-            session.close()
-            raise
-        return PostgresView(session, owned=True)
+        return view_of(connect(self.place, stage))
 
     def is_staged(self, stage: str) -> bool:
         with self._ask() as session:
