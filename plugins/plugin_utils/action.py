@@ -214,14 +214,18 @@ class BackupAction(ActionBase):
             command = become.build_become_command(command, self._connection._shell)
             login = Login(self._become_method(), self._become_password(), become.check_password_prompt)
         if str(self._connection.transport).endswith("local"):
-            with StreamedSession(["/bin/sh", "-c", command], self.host, login, START_TIMEOUT) as session:
-                yield session
-            return
-        options = options_from(self._connection.get_option)
-        with askpass_environment(options.password) as environment:
-            argv = ssh_command(options, command)
-            with StreamedSession(argv, self.host, login, START_TIMEOUT, environment) as session:
-                yield session
+            argv, password = ["/bin/sh", "-c", command], None
+        else:
+            options = options_from(self._connection.get_option)
+            argv, password = ssh_command(options, command), options.password
+
+        def start() -> Session:
+            with askpass_environment(password) as environment:
+                return StreamedSession(argv, self.host, login, START_TIMEOUT, environment)
+
+        with start() as session:
+            session.another = start
+            yield session
 
     @contextlib.contextmanager
     def _staged(self, label: str) -> Iterator[Session]:

@@ -34,7 +34,10 @@ def quiet() -> Progress:
 
 def local_agent(interpreter: str | None = None, before: str = "") -> StreamedSession:
     """Start an agent in a child process. ``before``: what a login shell does first."""
-    return StreamedSession(["/bin/sh", "-c", before + agent_command(interpreter or sys.executable)], "here")
+    argv = ["/bin/sh", "-c", before + agent_command(interpreter or sys.executable)]
+    session = StreamedSession(argv, "here")
+    session.another = lambda: StreamedSession(argv, "here")
+    return session
 
 
 def staged_agent(scratch: Path) -> StagedSession:
@@ -90,6 +93,7 @@ class WatchedSession(Session):
     def __init__(self, session: Session, before: Any = lambda _call: None) -> None:
         self._session = session
         self._before = before
+        self.another = session.another and self._beside
         self.calls: list[Call] = []
 
     def call(self, call: Call, handlers: Handlers | None = None) -> dict[str, Any]:
@@ -99,6 +103,12 @@ class WatchedSession(Session):
 
     def close(self) -> None:
         self._session.close()
+
+    def _beside(self) -> Session:
+        assert self._session.another is not None
+        beside = WatchedSession(self._session.another(), self._before)
+        beside.calls = self.calls
+        return beside
 
     def arguments(self, operation: str) -> list[dict[str, Any]]:
         return [call.arguments for call in self.calls if call.operation == operation]

@@ -77,6 +77,9 @@ class Session(ABC):
     def close(self) -> None:
         """End the conversation."""
 
+    #: Starts another agent on the same host, as this one was; None where there can be no other beside it.
+    another: Callable[[], Session] | None = None
+
     #: Whether each request runs in a process of its own, so that the caller has to undo what an earlier one left.
     separate_requests = False
 
