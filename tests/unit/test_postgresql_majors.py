@@ -4,16 +4,22 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from ansible_collections.papermerge.backup.plugins.module_utils.database.postgresql import programs
+from ansible_collections.papermerge.backup.plugins.module_utils.database.postgresql.archive import (
+    ArchiveHead,
+    read_head,
+)
 from ansible_collections.papermerge.backup.plugins.module_utils.database.postgresql.dump import OLDEST_SERVER
 from ansible_collections.papermerge.backup.plugins.module_utils.database.postgresql.target import PostgresTarget
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import TargetError
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import TargetError, ToolError
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
 from tests.support.generated.instance import generate
-from tests.support.postgresql import OwnDatabase, make_database, other_place, our_sessions
+from tests.support.postgresql import LINE, OwnDatabase, make_database, other_place, our_sessions, start_dump
 from tests.support.servers.postgres import PostgresServer
 from tests.support.servers.process import ServerError
 from tests.support.servers.releases import MAJORS, clients_of
@@ -37,15 +43,9 @@ def test_there_is_a_server_of_every_major_that_is_supported() -> None:
 @pytest.mark.parametrize("way", ["psycopg2", "psql"])
 @pytest.mark.parametrize("major", MAJORS)
 def test_a_papermerge_on_every_major(place: InstanceDirectory, disk: Path, major: int, way: str) -> None:
-    """With settings of the role that would end a session of everyday use."""
     python = None if way == "psycopg2" else interpreter_without_module("psycopg2", disk)
     with PostgresServer(major) as server:
         generated = generate(LINES[major], "postgresql", disk / "instance", server=server, name="papermerge")
-        timeouts = ["statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout"]
-        timeouts += ["idle_session_timeout"] if major >= 14 else []
-        timeouts += ["transaction_timeout"] if major >= 17 else []
-        for name in timeouts:
-            server.execute(f"alter role papermerge set {name} = '20ms'")
         server.execute("alter role papermerge createdb; alter role papermerge set default_transaction_read_only = on")
         with local_agent(python) as session:
             take(generated, place, session, app_version=generated.version)
@@ -85,10 +85,47 @@ def moved(
     return there
 
 
+@pytest.mark.parametrize("major", [12, 14, 18])
+def test_no_timeout_of_any_release_ends_a_dump(major: int) -> None:
+    with PostgresServer(major) as server:
+        own = make_database(server)
+        own.as_owner("create table large as select repeat(md5(n::text), 60) as text from generate_series(1, 20000) n")
+        names = ["statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout"]
+        later = "('idle_session_timeout', 'transaction_timeout')"
+        names += [row[0] for row in server.rows(f"select name from pg_settings where name in {later}")]
+        for name in names:
+            own.alter_role(f"set {name} = '600ms'")
+        with start_dump(own) as dump:
+            time.sleep(1)
+            assert len(b"".join(dump.content())) > 20000 * 60 * 32
+            time.sleep(1)
+            with dump.view() as view:
+                assert view.row_counts(LINE)["core_user"] == 1
+
+
 @pytest.mark.parametrize("majors", [(12, 14), (12, 18), (13, 18), (14, 16)])
 def test_from_an_older_server_to_a_newer_one(place: InstanceDirectory, disk: Path, majors: tuple[int, int]) -> None:
     with PostgresServer(majors[0]) as source, PostgresServer(majors[1]) as to:
         moved(source, to, place, disk)
+
+
+def test_a_dump_that_an_older_client_would_stumble_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pg_dump of 15 writes down the schema public of a server of 14, which pg_restore of 13 then makes once more."""
+    with PostgresServer(14) as server:
+        own = make_database(server, attributes="createdb")
+        with start_dump(own) as dump:
+            content = b"".join(dump.content())
+        assert read_head(iter([content]))[0] == ArchiveHead(reader=12, loader=15)
+        old = str(clients_of(13) / "pg_restore")
+        monkeypatch.setattr(programs.Client, "find_all", lambda *_arguments: [old])
+        target = PostgresTarget(other_place(own.place, name="restored"), "a test")
+        words = r"made by pg_dump of PostgreSQL 15 or later.*install postgresql-client-15"
+        with pytest.raises(TargetError, match=words):
+            target.require_fit(dump.facts)
+        stage = target.stage(dump.facts)
+        with pytest.raises(ToolError, match=words):
+            target.load(stage, iter([content]))
+        target.discard(stage)
 
 
 @pytest.mark.parametrize("majors", [(15, 15), (15, 17), (16, 16), (16, 18), (17, 17), (18, 18)])

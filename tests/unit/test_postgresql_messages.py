@@ -167,6 +167,7 @@ def test_the_client_that_fits_best_is_used(monkeypatch: pytest.MonkeyPatch) -> N
         assert found <= wanted
     assert programs.restore_tool(client, 12, 16).major == 16
     assert programs.restore_tool(client, 12, 13).major == 13
+    assert programs.restore_tool(client, 12, 14).major == min(major for major in installed if major >= 14)
     assert programs.restore_tool(client, 17, 16).major == min(major for major in installed if major >= 17)
     with pytest.raises(ToolError, match="older than the server's 19"):
         programs.dump_tool(client, DatabasePlace("postgresql"), 19)
