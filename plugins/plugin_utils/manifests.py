@@ -83,6 +83,7 @@ def build_manifest(it: Gathered) -> Manifest:
                 "version": it.found["version"],
                 "found_in": it.found["version_found_in"],
                 "release_line": it.line.name,
+                "release_line_only": it.found["release_line_only"],
                 "project_dir": it.found["project_dir"],
             },
             "database": {
@@ -132,6 +133,7 @@ def build_manifest(it: Gathered) -> Manifest:
 def warn_of(manifest: Manifest, previous: StoredSnapshot | None, warn: Callable[[str], object]) -> None:
     """Tell what a person should look at, though nothing failed."""
     _warn_of_another_host(manifest, previous, warn)
+    _warn_of_an_uncertain_version(manifest, warn)
     _warn_of_what_is_not_proved(manifest, warn)
     _warn_of_changes(manifest, previous, warn)
 
@@ -146,6 +148,15 @@ def _warn_of_another_host(manifest: Manifest, previous: StoredSnapshot | None, w
         warn(
             f"instance {manifest.instance} was backed up from host {before} before and from {here} now; two hosts "
             "need two names: set papermerge_backup_instance"
+        )
+
+
+def _warn_of_an_uncertain_version(manifest: Manifest, warn: Callable[[str], object]) -> None:
+    """Tell when nothing but the release line is known: a restore has to go onto the very release."""
+    if manifest.release_line_only:
+        warn(
+            f"no file tells the version of Papermerge, so {manifest.id} says {manifest.version} by the "
+            f"{manifest.papermerge['found_in']}; set papermerge_backup_app_version to the release that is installed"
         )
 
 

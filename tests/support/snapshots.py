@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -185,6 +186,14 @@ class WithMediaAndDatabase(Protocol):
 
     @property
     def database_url(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class MediaAndDatabase:
+    """Nothing but that."""
+
+    media: Path
+    database_url: str
 
 
 def take(
