@@ -294,6 +294,11 @@ class Host:
         except OSError:
             return None
 
+    def moved_bytes(self) -> int:
+        """Return how many bytes have passed the host's network cable since it was made, in both directions."""
+        counters = Path("/sys/class/net", self._network.cable(self.index), "statistics")
+        return sum(int((counters / name).read_text("ascii")) for name in ("rx_bytes", "tx_bytes"))
+
     # Faults; `heal` undoes them all
 
     def cut(self) -> None:
