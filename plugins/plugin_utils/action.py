@@ -26,6 +26,11 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.manners import (
+    LOWEST_LEVEL,
+    NICEST,
+    Manners,
+)
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     BackupError,
     ConnectionLost,
@@ -35,6 +40,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, Repository
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import agent_command
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.rate import LOWEST_RATE, RateLimit
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
     Call,
     Session,
@@ -165,14 +171,37 @@ class BackupAction(ActionBase):
 
     def session(self, label: str) -> AbstractContextManager[Session]:
         """Return a context with an agent on the host. ``label`` names the instance in what is staged."""
+        manners, limit = self._manners()
         obstacle = self._streaming_obstacle()
         transfer = self.arguments["transfer"]
         if transfer == "streamed" and obstacle:
             raise SettingError(f"papermerge_backup_transfer is streamed, but {obstacle}; use auto or staged")
         if transfer == "staged" or obstacle:
+            if limit is not None:
+                raise SettingError(
+                    "papermerge_backup_rate_limit cannot be kept in staging, where the connection itself moves whole "
+                    "files ({}); set no rate limit, or stream".format(
+                        obstacle or "papermerge_backup_transfer is staged"
+                    )
+                )
             display.vvv("staging: {}".format(obstacle or "asked for"), host=self.host)
-            return self._staged(label)
-        return self._streamed()
+            return self._staged(label, manners)
+        return self._streamed(manners, limit)
+
+    def _manners(self) -> tuple[Manners, RateLimit | None]:
+        """Return how the agents are to behave, and what limits their traffic. Raises SettingError."""
+        manners = Manners(*(self.arguments[name] for name in Manners._fields))
+        for name, most in (("nice", NICEST), ("io_level", LOWEST_LEVEL)):
+            value = self.arguments[name]
+            if not 0 <= value <= most:
+                raise SettingError(f"papermerge_backup_{name} is {value}; it must be 0 to {most}")
+        rate = self.arguments["rate_limit"] or 0
+        if rate and rate < LOWEST_RATE:
+            raise SettingError(
+                f"papermerge_backup_rate_limit is {rate} bytes a second; it must be at least {LOWEST_RATE}, or 0 for "
+                "none: write 20M for 20 MiB"
+            )
+        return manners, RateLimit(rate) if rate else None
 
     def _become_method(self) -> str:
         become = self._connection.become
@@ -206,7 +235,7 @@ class BackupAction(ActionBase):
         return None if value is None or str(value).startswith("auto") else str(value)
 
     @contextlib.contextmanager
-    def _streamed(self) -> Iterator[Session]:
+    def _streamed(self, manners: Manners, limit: RateLimit | None) -> Iterator[Session]:
         command = agent_command(self._interpreter())
         login = Login()
         become = self._connection.become
@@ -221,14 +250,14 @@ class BackupAction(ActionBase):
 
         def start() -> Session:
             with askpass_environment(password) as environment:
-                return StreamedSession(argv, self.host, login, START_TIMEOUT, environment)
+                return StreamedSession(argv, self.host, login, START_TIMEOUT, environment, manners, limit)
 
         with start() as session:
             session.another = start
             yield session
 
     @contextlib.contextmanager
-    def _staged(self, label: str) -> Iterator[Session]:
+    def _staged(self, label: str, manners: Manners) -> Iterator[Session]:
         if str(self._connection.transport).endswith("ssh"):
             # As the connection of our own would: a dead peer has to be noticed.
             extra = self._connection.get_option("ssh_extra_args") or ""
@@ -246,7 +275,10 @@ class BackupAction(ActionBase):
         access = HostAccess(self.host, run, self._connection.put_file, self._connection.fetch_file, user)
         # Two controllers may know the same host under the same name.
         digest = hashlib.sha256(f"{socket.gethostname()} {label}".encode()).hexdigest()[:16]
-        with scratch_directory() as scratch, StagedSession(access, digest, self._interpreter(), scratch) as session:
+        with (
+            scratch_directory() as scratch,
+            StagedSession(access, digest, self._interpreter(), scratch, manners=manners) as session,
+        ):
             yield session
 
 

@@ -32,6 +32,10 @@ ADMIN: Spec = {
 }
 TRANSFER: Spec = {
     "transfer": {"type": "str", "choices": ["auto", "streamed", "staged"], "default": "auto"},
+    "nice": {"type": "int", "default": 0},
+    "io_class": {"type": "str", "choices": ["none", "best-effort", "idle"], "default": "none"},
+    "io_level": {"type": "int", "default": 7},
+    "rate_limit": {"type": "bytes"},
 }
 MEDIA: Spec = {
     "media_allowed_roots": {"type": "list", "elements": "str", "default": []},

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,12 @@ def available_memory() -> int:
     return int(line[1]) * 1024 if line else 0
 
 
-def versions(restic: bool) -> dict[str, str]:
-    """Return the versions of what runs on this machine."""
-    programs = {"tar": ["tar", "--version"], "zstd": ["zstd", "--version"], "ssh": ["ssh", "-V"]}
-    if restic:
-        programs["restic"] = ["restic", "version"]
+def versions(more: Sequence[str]) -> dict[str, str]:
+    """Return the versions of what runs on this machine, and of the tools (restic, borg) in ``more``."""
+    programs = {name: [name, "--version"] for name in ("tar", "zstd", "rsync")}
+    programs.update(ssh=["ssh", "-V"], openssl=["openssl", "version"])
+    tools = {"restic": ["restic", "version"], "borg": ["borg", "--version"]}
+    programs.update({name: tools[name] for name in more})
     found = {
         name: _number(subprocess.run(words, capture_output=True, text=True, check=False))
         for name, words in programs.items()
@@ -51,7 +53,7 @@ def versions(restic: bool) -> dict[str, str]:
 
 def host_versions(host: Host) -> dict[str, str]:
     """Return the versions of what runs on a test host."""
-    programs = {"tar": ["tar", "--version"], "zstd": ["zstd", "--version"], "python": ["python3", "--version"]}
+    programs = {name: [name, "--version"] for name in ("tar", "zstd", "rsync", "python3")}
     return {f"{name} of the host": _number(host.run(words)) for name, words in programs.items()}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -44,18 +45,35 @@ class Command:
 @dataclass(frozen=True)
 class Run:
     """``memory``: of each kind of process the highest peak in bytes that one of them had; ``cpu``: the seconds of all
-    of them together. ``others``: as many cores, on average, were busy with something else."""
+    of them together, ``kinds`` those that were seen of each kind. ``others``: as many cores, on average, were busy with
+    something else. ``moved``: bytes that passed the host's network in both directions, None without one."""
 
     seconds: float
     memory: dict[str, int]
-    cpu: dict[str, float]
+    cpu: float
+    kinds: dict[str, float]
     others: float
+    moved: int | None = None
     answer: dict[str, Any] = field(default_factory=dict)
 
 
-def run(command: Command) -> Run:
+class Elsewhere:
+    """What happens outside of the processes that a command starts on this machine: on a host, on its cable."""
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU seconds that the host has used since its start."""
+        return 0.0
+
+    def moved_bytes(self) -> int | None:
+        """Return the bytes that have passed the host's cable."""
+        return None
+
+
+def run(command: Command, elsewhere: Elsewhere | None = None) -> Run:
     """Run a command to its end. Raises RunFailed for an exit status other than 0."""
+    elsewhere = elsewhere or Elsewhere()
     with _watching() as watch:
+        moved, host_cpu, cpu = elsewhere.moved_bytes(), elsewhere.cpu_seconds(), _cpu_of_children()
         busy = _busy_seconds()
         begun = time.monotonic()
         process = subprocess.Popen(
@@ -75,12 +93,20 @@ def run(command: Command) -> Run:
             raise
         seconds = time.monotonic() - begun
         busy = _busy_seconds() - busy
+        cpu = _cpu_of_children() - cpu + elsewhere.cpu_seconds() - host_cpu
+        moved_after = elsewhere.moved_bytes()
     if process.returncode != 0:
         said = "\n".join(text.decode("utf-8", "replace")[-2000:].strip() for text in (output, errors))
         raise RunFailed(f"exit status {process.returncode} of {' '.join(map(str, command.words))[:300]}\n{said}")
     answer = json.loads(output.splitlines()[-1]) if command.answers else {}
-    cpu = watch.cpu()
-    return Run(seconds, watch.memory(), cpu, max(0.0, busy - sum(cpu.values())) / seconds, answer)
+    passed = None if moved is None or moved_after is None else moved_after - moved
+    return Run(seconds, watch.memory(), cpu, watch.cpu(), max(0.0, busy - cpu) / seconds, passed, answer)
+
+
+def _cpu_of_children() -> float:
+    """Return the CPU seconds of all processes that have ended below this one, and were waited for by their parents."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _busy_seconds() -> float:

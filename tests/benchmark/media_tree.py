@@ -1,32 +1,31 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The instance that is measured: a media directory as Papermerge 2.0 lays it out, and the database that belongs to it.
+"""The instances that are measured: media directories as Papermerge 2.0 lays them out, and the databases of them.
 
-At scale 1: 63,519 files in 20,437 directories, 2.14 GB that hardly shrink. Papermerge makes the OCR text of a page when
-the document comes in, previews and hOCR when somebody looks at the page; so few pages have them.
+Papermerge makes the OCR text of a page when the document comes in, previews and hOCR when somebody looks at the page; so
+few pages have them.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.support.instances import MadeInstance
 
 USERS = 5
-DOCUMENTS = 4_000
-PAGES = 46_883
-VIEWED_PAGES = 1_404
-MEDIA_BYTES = 2_140_000_000
+#: Numbers below belong to the user's folder and to what else Papermerge makes by itself.
+FIRST_DOCUMENT = 2
 #: A preview in percent of its size and about so many bytes; the smallest one has no hOCR beside it.
 PREVIEWS = {125: 150_000, 100: 100_000, 75: 65_000, 50: 35_000, 10: 4_000}
 SMALLEST_PREVIEW = 10
-TEXT_BYTES = (500, 3_500)
 HOCR_BYTES = (5_000, 35_000)
 SMALLEST_PDF = 4_096
+HOLE_HEAD = 64 << 10
 
 #: Content is cut from buffers. A stamp in every block keeps what deduplicates from finding any block twice.
 NOISE_BYTES = 32 << 20
@@ -40,13 +39,55 @@ TITLES = ("Rechnung", "Invoice", "Contract", "Kündigung", "Lohnsteuer", "Letter
 
 
 @dataclass(frozen=True)
+class Shape:
+    """What a tree is like at scale 1; see SHAPES.
+
+    ``text_share``: of the documents, that many have pages of text instead of pictures. ``fullest``: share of the pages
+    that one document has, in one directory. ``holes``: a document is a page of text and then a hole, which takes no room
+    but is read, hashed and sent as any other bytes.
+    """
+
+    words: str
+    documents: int
+    pages: int
+    viewed: int
+    media_bytes: int
+    text_bytes: tuple[int, int] = (500, 3_500)
+    text_share: float = 0.0
+    fullest: float = 0.0
+    holes: bool = False
+
+
+_ORDINARY = Shape("2.1 GB, hardly shrinks", 4_000, 46_883, 1_404, 2_140_000_000)
+_SMALL = Shape("small files", 20_000, 980_000, 0, 0, (200, 1_500))
+SHAPES = {
+    "incompressible": _ORDINARY,
+    "half-text": replace(_ORDINARY, words="2.1 GB, half of it text", text_share=0.5),
+    "million": replace(_SMALL, words="1 million small files"),
+    "million-one-directory": replace(_SMALL, words="1 million small files, half in one directory", fullest=0.5),
+    "hundred-thousand": replace(_SMALL, words="100,000 small files", documents=2_000, pages=98_000),
+    "large": Shape("20 GB, mostly holes", 2_000, 20_000, 0, 20_000_000_000, holes=True),
+    "large-tenth": Shape("2 GB, mostly holes", 200, 2_000, 0, 2_000_000_000, holes=True),
+}
+
+
+@dataclass(frozen=True)
 class Tree:
-    """Counts of what was made; ``directories`` includes the media directory itself."""
+    """Counts of what was made; ``directories`` includes the media directory itself. ``example``: path of a document."""
 
     files: int
     directories: int
     media_bytes: int
     database_bytes: int
+    example: str
+
+
+def room_for(shape: Shape, scale: float) -> int:
+    """Return about how many bytes a tree of that shape takes in memory, inodes and blocks included."""
+    files = shape.documents + shape.pages + shape.viewed * 9
+    text = shape.pages * sum(shape.text_bytes) // 2
+    content = files * 4096 + shape.documents * HOLE_HEAD if shape.holes else max(shape.media_bytes, text)
+    return int((content + files * 3500) * scale) + (64 << 20)
 
 
 @dataclass(frozen=True)
@@ -57,57 +98,109 @@ class _Document:
     pdf_bytes: int
     pages: int
     viewed: frozenset[int]
+    text: bool
+    hole: bool
 
 
-def make_tree(root: Path, scale: float, seed: int) -> Tree:
-    """Make an instance below ``root``: ``media`` and ``db/db.sqlite3``. Equal seeds make equal content."""
-    chance = random.Random(seed)
-    instance = MadeInstance(root)
-    content = _Content(chance)
-    writer = _Writer(instance.media)
-    documents = list(_documents(chance, scale))
-    for document in documents:
-        _write_document(writer, content, chance, document)
-    _fill_database(instance, content, documents)
-    return Tree(writer.files, writer.directories, writer.bytes, instance.database.stat().st_size)
+class MadeTree:
+    """An instance below ``root``: ``media`` and ``db/db.sqlite3``. Equal seeds make equal content.
+
+    ``root`` may be another name of the directory than the one by which it is backed up.
+    """
+
+    def __init__(self, root: Path, shape: Shape, scale: float, seed: int) -> None:
+        self._shape, self._scale, self._seed = shape, scale, seed
+        self._chance = random.Random(seed)
+        self._content = _Content(self._chance, shape)
+        self.instance = MadeInstance(root)
+        with closing(self.instance.connect()) as connection:
+            connection.executemany(
+                "insert into core_user (id, username) values (?, ?)",
+                ((number, f"user{number}") for number in range(2, USERS + 1)),
+            )
+        documents = list(_documents(self._chance, shape, scale, FIRST_DOCUMENT))
+        writer = self._write(documents)
+        self._next = self._first_added = documents[-1].number + 1
+        middle = documents[len(documents) // 2]
+        self.tree = Tree(
+            writer.files, writer.directories, writer.bytes, self.instance.database.stat().st_size, _original(middle)
+        )
+
+    def grow(self, share: float) -> Tree:
+        """Add documents, so many as are a share of the first ones, with all their files and rows; returns what came."""
+        documents = list(_documents(self._chance, self._shape, self._scale * share, self._next))
+        self._next = documents[-1].number + 1
+        writer = self._write(documents)
+        return Tree(writer.files, writer.directories, writer.bytes, 0, _original(documents[0]))
+
+    def shrink(self) -> None:
+        """Take away what :meth:`grow` has added."""
+        for number in range(self._first_added, self._next):
+            for kind in ("docs", "results"):
+                for user in range(1, USERS + 1):
+                    place = self.instance.media / kind / f"user_{user}" / f"document_{number}"
+                    if place.exists():
+                        shutil.rmtree(place)
+        with closing(self.instance.connect()) as connection:
+            connection.execute("begin")
+            for table, column in (
+                ("core_page", "document_id"),
+                ("core_document", "basetreenode_ptr_id"),
+                ("core_basetreenode", "id"),
+            ):
+                connection.execute(f"delete from {table} where {column} >= ?", (self._first_added,))
+            connection.execute("commit")
+        self._next = self._first_added
+
+    def _write(self, documents: list[_Document]) -> _Writer:
+        writer = _Writer(self.instance.media)
+        for document in documents:
+            _write_document(writer, self._content, self._chance, document)
+        _fill_database(self.instance, self._content, documents)
+        return writer
 
 
-def _documents(chance: random.Random, scale: float) -> Iterator[_Document]:
-    count = max(1, round(DOCUMENTS * scale))
+def _documents(chance: random.Random, shape: Shape, scale: float, first: int) -> Iterator[_Document]:
+    count = max(1, round(shape.documents * scale))
     pages = [1] * count
     popular = [chance.expovariate(1.0) for _number in range(count)]
-    for index in chance.choices(range(count), popular, k=max(0, round(PAGES * scale) - count)):
+    if shape.fullest:
+        popular[0] = sum(popular) * shape.fullest / (1 - shape.fullest)
+    for index in chance.choices(range(count), popular, k=max(0, round(shape.pages * scale) - count)):
         pages[index] += 1
     owners = [index for index, number in enumerate(pages) for _page in range(number)]
     firsts = [0] * count
     for index in range(1, count):
         firsts[index] = firsts[index - 1] + pages[index - 1]
     viewed: dict[int, set[int]] = {}
-    for place in chance.sample(range(len(owners)), min(len(owners), round(VIEWED_PAGES * scale))):
+    for place in chance.sample(range(len(owners)), min(len(owners), round(shape.viewed * scale))):
         viewed.setdefault(owners[place], set()).add(place - firsts[owners[place]] + 1)
 
-    text = sum(pages) * sum(TEXT_BYTES) // 2
+    text = sum(pages) * sum(shape.text_bytes) // 2
     hocr = (len(PREVIEWS) - 1) * sum(HOCR_BYTES) // 2
     seen = sum(map(len, viewed.values())) * (hocr + sum(PREVIEWS.values()))
     weights = [chance.lognormvariate(0.0, 1.0) for _number in range(count)]
-    unit = (MEDIA_BYTES * scale - text - seen) / sum(weights)
+    unit = max(0.0, shape.media_bytes * scale - text - seen) / sum(weights)
     for index in range(count):
         title = f"{chance.choice(TITLES)} {chance.randrange(2009, 2022)}-{chance.randrange(1, 13):02}.pdf"
         yield _Document(
-            number=index + 2,
+            number=first + index,
             user=index % USERS + 1,
             name=title,
             pdf_bytes=max(SMALLEST_PDF, int(weights[index] * unit)),
             pages=pages[index],
             viewed=frozenset(viewed.get(index, ())),
+            text=index % 100 < shape.text_share * 100,
+            hole=shape.holes,
         )
 
 
 class _Content:
     """Bytes of every kind, as views into buffers."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, shape: Shape) -> None:
         self._chance = chance
+        self._page_bytes = shape.text_bytes
         self._noise = memoryview(chance.randbytes(NOISE_BYTES))
         letters = "aabcdeeeefghiijklmnnoprrsstttuvwyzäöü"
         vocabulary = ["".join(chance.choices(letters, k=chance.randrange(2, 13))) for _word in range(5000)]
@@ -136,7 +229,17 @@ class _Content:
 
     def text(self) -> list[bytes | memoryview]:
         """Return the OCR text of a page."""
-        return [self._slice(self._text, TEXT_BYTES)]
+        return [self._slice(self._text, self._page_bytes)]
+
+    def prose(self, size: int, head: bytes, end: bytes) -> list[bytes | memoryview]:
+        """Return pieces that shrink as text does, ``size`` bytes together with what they begin and end with."""
+        pieces: list[bytes | memoryview] = [head]
+        left = size - len(head) - len(end)
+        while left > 0:
+            piece = self._slice(self._text, (BLOCK // 4, BLOCK))[:left]
+            pieces.append(piece)
+            left -= len(piece)
+        return [*pieces, end]
 
     def hocr(self) -> list[bytes | memoryview]:
         """Return the hOCR of a page."""
@@ -172,20 +275,31 @@ class _Writer:
             self.directories += 1
         return path
 
-    def write(self, path: bytes, pieces: list[bytes | memoryview]) -> None:
+    def write(self, path: bytes, pieces: list[bytes | memoryview], hole_to: int = 0) -> None:
+        """Write a new file; with ``hole_to`` it is that long, and what the pieces do not fill is a hole."""
         descriptor = os.open(self._root + b"/" + path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
             for first in range(0, len(pieces), 512):
-                self.bytes += os.writev(descriptor, pieces[first : first + 512])
+                os.writev(descriptor, pieces[first : first + 512])
+            if hole_to:
+                os.ftruncate(descriptor, hole_to)
+            self.bytes += os.fstat(descriptor).st_size
         finally:
             os.close(descriptor)
         self.files += 1
 
 
+def _original(document: _Document) -> str:
+    return f"docs/user_{document.user}/document_{document.number}/{document.name}"
+
+
 def _write_document(writer: _Writer, content: _Content, chance: random.Random, document: _Document) -> None:
     of_user = b"user_%d/document_%d" % (document.user, document.number)
     originals = writer.directory(b"docs/" + of_user)
-    writer.write(originals + b"/" + document.name.encode("utf-8"), content.noise(document.pdf_bytes, PDF_HEAD, PDF_END))
+    make = content.prose if document.text or document.hole else content.noise
+    written = min(document.pdf_bytes, HOLE_HEAD) if document.hole else document.pdf_bytes
+    pieces = make(written, PDF_HEAD, PDF_END)
+    writer.write(originals + b"/" + document.name.encode("utf-8"), pieces, document.pdf_bytes if document.hole else 0)
     pages = writer.directory(b"results/" + of_user + b"/pages")
     digits = len(str(document.pages))
     for page in range(1, document.pages + 1):
@@ -204,10 +318,6 @@ def _fill_database(instance: MadeInstance, content: _Content, documents: list[_D
     with closing(instance.connect()) as connection:
         connection.execute("pragma synchronous = off")
         connection.execute("begin")
-        connection.executemany(
-            "insert into core_user (id, username) values (?, ?)",
-            ((number, f"user{number}") for number in range(2, USERS + 1)),
-        )
         connection.executemany(
             "insert into core_basetreenode (id, title, user_id, parent_id) values (?, ?, ?, 1)",
             ((document.number, document.name, document.user) for document in documents),

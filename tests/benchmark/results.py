@@ -1,32 +1,63 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the runs of one job come to, as a table for people and as JSON."""
+"""What the runs come to: rows of sections, as they are kept in a file and shown in tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
 from tests.benchmark.measure import Run
 
-#: Processes that never get larger than this, in bytes, are not worth a word.
-SMALL = 4_000_000
+
+@dataclass(frozen=True)
+class Section:
+    """What is measured together: a part, on a tree, at a site."""
+
+    part: str
+    tree: str
+    site: str
 
 
 @dataclass
 class Row:
-    """The runs of one contender's create or restore; ``stored`` in bytes, 0 for a restore."""
+    """One contender's runs in a section, in the order in which they took place.
 
-    section: str
+    ``stored``: bytes that each run has added to what is stored. ``facts``: what a row knows besides, such as the number
+    of files that were added before each run.
+    """
+
+    section: Section
+    key: str
     name: str
     reference: bool
-    stored: int = 0
     runs: list[Run] = field(default_factory=list)
+    stored: list[int] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
         return median(run.seconds for run in self.runs)
+
+    @property
+    def cpu(self) -> float:
+        return median(run.cpu for run in self.runs)
+
+    @property
+    def others(self) -> float:
+        return median(run.others for run in self.runs)
+
+    @property
+    def stored_bytes(self) -> int | None:
+        return int(median(self.stored)) if self.stored else None
+
+    @property
+    def moved(self) -> int | None:
+        """Bytes between host and controller: over the host's cable, else what our own streams have counted."""
+        counts = [run.moved if run.moved is not None else streamed(run) for run in self.runs]
+        known = [count for count in counts if count is not None]
+        return int(median(known)) if known else None
 
     @property
     def memory(self) -> dict[str, int]:
@@ -37,79 +68,66 @@ class Row:
                 found[name] = max(found.get(name, 0), peak)
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
-    @property
-    def cpu(self) -> dict[str, float]:
-        """CPU seconds by kind of process, medians."""
-        names = dict.fromkeys(name for run in self.runs for name in run.cpu)
-        return {name: round(median(run.cpu.get(name, 0.0) for run in self.runs), 2) for name in names}
+    def answers(self, *path: str) -> list[Any]:
+        """Return what the answers of the runs have at a path of keys, where they have it."""
+        found = []
+        for run in self.runs:
+            value: Any = run.answer
+            for key in path:
+                value = value.get(key) if isinstance(value, dict) else None
+            if value is not None:
+                found.append(value)
+        return found
+
+
+def streamed(run: Run, without: Sequence[str] = ()) -> int | None:
+    """Return the bytes that our streams carried, but those of some operations; None where nobody counted them."""
+    moved: dict[str, int] = run.answer.get("moved") or {}
+    return sum(count for name, count in moved.items() if name not in without) if moved else None
 
 
 class Results:
-    """Rows by section, in the order in which they were added."""
+    """Rows by section and contender, in the order in which they were added."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, str], Row] = {}
+        self._rows: dict[tuple[Section, str], Row] = {}
 
-    def add(self, section: str, name: str, run: Run, reference: bool, stored: int = 0) -> None:
-        row = self._rows.setdefault((section, name), Row(section, name, reference))
+    def add(self, section: Section, key: str, name: str, reference: bool, run: Run, stored: int | None = None) -> Row:
+        """Add a run and return its row."""
+        row = self._rows.setdefault((section, key), Row(section, key, name, reference))
         row.runs.append(run)
-        row.stored = stored
+        if stored is not None:
+            row.stored.append(stored)
+        return row
 
-    def table(self) -> str:
-        """Return all rows, each section with the ratios to its reference."""
-        lines = []
-        for section in dict.fromkeys(section for section, _name in self._rows):
-            heads = [section, "runs", "wall s", "ratio", "CPU s", "others", "stored MB", "peak MB of each process"]
-            lines += ["", *_aligned([heads, *(self._cells(row) for row in self._section(section))])]
-        return "\n".join(lines[1:])
+    def sections(self) -> list[Section]:
+        return list(dict.fromkeys(section for section, _key in self._rows))
 
-    def as_list(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "section": row.section,
-                "name": row.name,
-                "seconds": [round(run.seconds, 3) for run in row.runs],
-                "median": round(row.seconds, 3),
-                "ratio": None if (ratio := self._ratio(row)) is None else round(ratio, 3),
-                "stored_bytes": row.stored,
-                "peak_bytes": row.memory,
-                "cpu_seconds": row.cpu,
-                "others": [round(run.others, 2) for run in row.runs],
-                "answers": [run.answer for run in row.runs if run.answer],
-            }
-            for row in self._rows.values()
-        ]
-
-    def _section(self, section: str) -> list[Row]:
+    def rows(self, section: Section) -> list[Row]:
         return [row for row in self._rows.values() if row.section == section]
 
-    def _ratio(self, row: Row) -> float | None:
-        references = [other for other in self._section(row.section) if other.reference]
-        return row.seconds / references[0].seconds if references else None
+    def row(self, section: Section, key: str) -> Row | None:
+        return self._rows.get((section, key))
 
-    def _cells(self, row: Row) -> list[str]:
-        ratio = self._ratio(row)
-        peaks = [f"{name} {peak / 1e6:.0f}" for name, peak in row.memory.items() if peak >= SMALL]
-        return [
-            row.name,
-            str(len(row.runs)),
-            f"{row.seconds:.2f}",
-            "" if ratio is None else f"{ratio:.2f}",
-            f"{sum(row.cpu.values()):.1f}",
-            f"{median(run.others for run in row.runs):.1f}",
-            f"{row.stored / 1e6:,.0f}" if row.stored else "",
-            ", ".join(peaks),
-        ]
+    def ratio(self, row: Row) -> float | None:
+        """Return the median of a row's ratios to the reference of its section, run by run."""
+        references = [other for other in self.rows(row.section) if other.reference]
+        return pairs(row.runs, references[0].runs) if references else None
+
+    def as_list(self) -> list[dict[str, Any]]:
+        return [asdict(row) for row in self._rows.values()]
+
+    @classmethod
+    def from_list(cls, rows: Sequence[dict[str, Any]]) -> Results:
+        """Read what :meth:`as_list` wrote."""
+        results = cls()
+        for fields in rows:
+            runs = [Run(**run) for run in fields["runs"]]
+            row = Row(**{**fields, "section": Section(**fields["section"]), "runs": runs})
+            results._rows[row.section, row.key] = row
+        return results
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    rule = ["-" * width for width in widths]
-    last = len(widths) - 1
-    return [
-        "  ".join(
-            cell.ljust(width) if column in (0, last) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (rows[0], rule, *rows[1:])
-    ]
+def pairs(runs: Sequence[Run], references: Sequence[Run]) -> float:
+    """Return the median of the ratios of runs that took place side by side."""
+    return median(run.seconds / other.seconds for run, other in zip(runs, references, strict=False))

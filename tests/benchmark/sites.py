@@ -16,6 +16,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.agent.workspace 
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import agent_command
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.ssh import SshOptions, ssh_command
+from tests.benchmark.measure import Elsewhere
 from tests.support.hosts.host import Host
 from tests.support.instances import VERSION
 
@@ -23,12 +24,21 @@ from tests.support.instances import VERSION
 COPY_DIRECTORY = "/var/tmp"
 
 
-class Site(ABC):
+class Site(Elsewhere, ABC):
     """``source`` holds ``media`` and ``db``; ``target`` is where a restore goes, absent before and after."""
 
     name: str
+    key: str
     source: str
     target: str
+
+    @abstractmethod
+    def outside(self, path: str) -> Path:
+        """Return the name that a path of the site has on this machine."""
+
+    @abstractmethod
+    def own(self) -> None:
+        """Give what is below the source to Papermerge's user."""
 
     @abstractmethod
     def at(self, command: str) -> str:
@@ -71,11 +81,17 @@ def _settings(root: str) -> dict[str, str]:
 
 
 class Local(Site):
-    name = "local"
+    name = key = "local"
 
     def __init__(self, work: Path) -> None:
         self.source = str(work / "instance")
         self.target = str(work / "restored")
+
+    def outside(self, path: str) -> Path:
+        return Path(path)
+
+    def own(self) -> None:
+        return
 
     def at(self, command: str) -> str:
         return f"{{ {command}; }}"
@@ -100,12 +116,31 @@ class OverSsh(Site):
     """A test host: user admin, who becomes root with sudo. ``directory`` holds everything there."""
 
     name = "over ssh"
+    key = "ssh"
 
     def __init__(self, host: Host, directory: str) -> None:
         self._host = host
         self._directory = directory
         self.source = f"{directory}/instance"
         self.target = f"{directory}/restored"
+
+    def outside(self, path: str) -> Path:
+        return Path(f"/proc/{self._host.first_process}/root{path}")
+
+    def own(self) -> None:
+        self._host.run(["chown", "-R", "papermerge:", self.source], timeout=600)
+
+    def cpu_seconds(self) -> float:
+        lines = (self._host.group.path / "cpu.stat").read_text("ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("usage_usec")) / 1e6
+
+    def moved_bytes(self) -> int | None:
+        return self._host.moved_bytes()
+
+    def login(self) -> tuple[list[str], str]:
+        """Return the ssh command line up to its options, and whom and where to log in."""
+        *words, where = self._host.ssh_command("admin")
+        return words, where
 
     def at(self, command: str) -> str:
         become = f"sudo -H -n /bin/sh -c {shlex.quote(command)}"

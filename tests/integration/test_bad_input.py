@@ -209,6 +209,18 @@ CREATE_CASES: dict[str, Case] = {
         ("/dev/shm is on a tmpfs", "set papermerge_backup_copy_dir to a directory on a disk"),
         variables={"papermerge_backup_copy_dir": "/dev/shm"},
     ),
+    "nice-beyond": Case(
+        ("papermerge_backup_nice is 20; it must be 0 to 19",),
+        variables={"papermerge_backup_nice": 20},
+    ),
+    "rate-without-unit": Case(
+        ("papermerge_backup_rate_limit is 20 bytes a second; it must be at least 1024", "write 20M for 20 MiB"),
+        variables={"papermerge_backup_rate_limit": 20},
+    ),
+    "rate-in-staging": Case(
+        ("papermerge_backup_rate_limit cannot be kept in staging", "papermerge_backup_transfer is staged"),
+        variables={"papermerge_backup_rate_limit": "20M", "papermerge_backup_transfer": "staged"},
+    ),
     "name-unusable": Case(
         ("'../elsewhere' cannot name an instance in a repository", "set papermerge_backup_instance"),
         variables={"papermerge_backup_instance": "../elsewhere"},

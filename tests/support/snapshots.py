@@ -16,12 +16,14 @@ from typing import Any, Protocol
 
 import pytest
 
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.manners import Manners
 from ansible_collections.papermerge.backup.plugins.plugin_utils.create import CreateRequest, create_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, Repository
 from ansible_collections.papermerge.backup.plugins.plugin_utils.restore import RestoreRequest, restore_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport import pack
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import agent_command
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.rate import RateLimit
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.staged import HostAccess, StagedSession
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.streamed import StreamedSession
@@ -33,15 +35,21 @@ def quiet() -> Progress:
     return Progress("here", lambda _line: None)
 
 
-def local_agent(interpreter: str | None = None, before: str = "") -> StreamedSession:
+def local_agent(
+    interpreter: str | None = None, before: str = "", manners: Manners | None = None, limit: RateLimit | None = None
+) -> StreamedSession:
     """Start an agent in a child process. ``before``: what a login shell does first."""
     argv = ["/bin/sh", "-c", before + agent_command(interpreter or sys.executable)]
-    session = StreamedSession(argv, "here")
-    session.another = lambda: StreamedSession(argv, "here")
+
+    def start() -> StreamedSession:
+        return StreamedSession(argv, "here", manners=manners, limit=limit)
+
+    session = start()
+    session.another = start
     return session
 
 
-def staged_agent(scratch: Path) -> StagedSession:
+def staged_agent(scratch: Path, interpreter: str = sys.executable, manners: Manners | None = None) -> StagedSession:
     """Reach agents by files, as through a connection whose streams cannot be had."""
 
     def run(command: str, become: bool) -> tuple[int, str, str]:
@@ -50,7 +58,7 @@ def staged_agent(scratch: Path) -> StagedSession:
         return done.returncode, done.stdout, done.stderr
 
     access = HostAccess("here", run, shutil.copyfile, shutil.copyfile, None)
-    return StagedSession(access, "test", sys.executable, scratch)
+    return StagedSession(access, "test", interpreter, scratch, manners=manners)
 
 
 def unprivileged_agent() -> StreamedSession:

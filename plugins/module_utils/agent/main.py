@@ -23,6 +23,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, Optional
 
 from ..errors import BackupError, ConnectionLost, SpaceError, describe_os_error
 from . import protocol
+from .manners import Manners, adopt
 from .protocol import Frame, FrameWriter
 from .workspace import Cleanup, OwnDirectory
 
@@ -146,9 +147,15 @@ class Channel:
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
-    def serve(self, operations: Dict[str, Callable[[Channel, Dict[str, Any]], Dict[str, Any]]]) -> int:
-        """Answer requests until the input ends. Returns the exit status."""
+    def serve(
+        self,
+        operations: Dict[str, Callable[[Channel, Dict[str, Any]], Dict[str, Any]]],
+        refusal: Optional[BackupError] = None,
+    ) -> int:
+        """Answer requests until the input ends; with a refusal answer nothing but that. Returns the exit status."""
         try:
+            if refusal is not None:
+                raise refusal
             while True:
                 frame = self._take()
                 if frame is None:
@@ -253,8 +260,13 @@ class Channel:
             os._exit(EXIT_ABANDONED)
 
 
-def run(source: io.BufferedReader, batch: bool) -> None:
+def run(source: io.BufferedReader, batch: bool, manners: Manners) -> None:
     """Serve one controller over standard input and output, then exit."""
+    refusal = None
+    try:
+        adopt(manners)
+    except BackupError as error:
+        refusal = error
     from .operations import OPERATIONS
 
     # Frames get a descriptor of their own: whatever prints by accident goes to standard error.
@@ -271,6 +283,6 @@ def run(source: io.BufferedReader, batch: bool) -> None:
 
     for name in names:
         signal.signal(name, end)
-    status = channel.serve(OPERATIONS)
+    status = channel.serve(OPERATIONS, refusal)
     sys.stderr.flush()
     os._exit(status)

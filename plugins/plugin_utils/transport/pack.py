@@ -10,6 +10,8 @@ import zlib
 from functools import cache
 from pathlib import Path
 
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.manners import Manners
+
 PACKAGE = "ansible_collections.papermerge.backup.plugins.module_utils"
 #: The agent's first line on standard output. What comes before it is a login shell's chatter.
 GREETING = b"papermerge.backup agent 1\n"
@@ -64,14 +66,18 @@ def _sources() -> dict[str, str]:
 
 
 @cache
-def agent_pack(batch: bool) -> bytes:
+def agent_pack(batch: bool, manners: Manners) -> bytes:
     """Return what the bootstrap reads first: the length of a compressed program in a line, and the program.
 
-    ``batch``: the agent answers the requests in its input and ends with it (staging).
+    ``batch``: the agent answers the requests in its input and ends with it (staging). It has its ``manners`` from the
+    beginning.
     """
     modules = _sources()
     packages = {".".join(name.split(".")[:depth]) for name in modules for depth in range(1, name.count(".") + 1)}
-    start = f"from {PACKAGE}.agent.main import run\nrun(i, {batch!r})\n"
+    start = (
+        f"from {PACKAGE}.agent.main import run\nfrom {PACKAGE}.agent.manners import Manners\n"
+        f"run(i, {batch!r}, {manners!r})\n"
+    )
     program = f"_MODULES = {modules!r}\n_PACKAGES = {packages!r}\n{_LOADER}\n{start}"
     packed = zlib.compress(program.encode("utf-8"), 9)
     return b"%d\n%b" % (len(packed), packed)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.module_utils.agent import protocol
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.manners import Manners
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.protocol import Frame
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import open_private
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import ConnectionLost, LoginError, SettingError
@@ -60,9 +61,16 @@ class StagedSession(Session):
     separate_requests = True
 
     def __init__(
-        self, access: HostAccess, label: str, interpreter: str | None, scratch: Path, parent: str = "/var/tmp"
+        self,
+        access: HostAccess,
+        label: str,
+        interpreter: str | None,
+        scratch: Path,
+        parent: str = "/var/tmp",
+        manners: Manners | None = None,
     ) -> None:
         self._access = access
+        self._manners = manners or Manners()
         self._interpreter = interpreter
         self._scratch = scratch
         prefix = f"{parent}/papermerge-backup-{label}"
@@ -112,7 +120,7 @@ class StagedSession(Session):
         with tempfile.TemporaryDirectory(dir=self._scratch) as local:
             outgoing, incoming = os.path.join(local, "in"), os.path.join(local, "out")
             with open_private(outgoing) as stream:
-                stream.write(agent_pack(batch=True))
+                stream.write(agent_pack(True, self._manners))
                 for frame in call.frames():
                     stream.write(frame)
             self._access.put(outgoing, self._path("put"))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
 from ansible_collections.papermerge.backup.plugins.module_utils.agent import protocol
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.manners import Manners
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.protocol import Frame, FrameWriter
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.zstd import widen
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
@@ -24,6 +25,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     LoginError,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import GREETING, agent_pack
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.rate import RateLimit
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
     Call,
     Handlers,
@@ -53,7 +55,10 @@ class Login:
 
 
 class StreamedSession(Session):
-    """Runs ``argv``, which must end up in the agent's bootstrap, and talks to it over its standard streams."""
+    """Runs ``argv``, which must end up in the agent's bootstrap, and talks to it over its standard streams.
+
+    ``limit`` is told of every byte that passes, either way; sessions may share one.
+    """
 
     def __init__(
         self,
@@ -62,8 +67,12 @@ class StreamedSession(Session):
         login: Login | None = None,
         timeout: float = 30.0,
         environment: dict[str, str] | None = None,
+        manners: Manners | None = None,
+        limit: RateLimit | None = None,
     ) -> None:
         self._host = host
+        self._manners = manners or Manners()
+        self._limit = limit
         self._login = login or Login()
         self._refused = ""
         self._complaint = bytearray()
@@ -104,8 +113,12 @@ class StreamedSession(Session):
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
+        most = self._limit.piece if self._limit else len(view)
         while view:
-            view = view[os.write(self._input.fileno(), view) :]
+            count = os.write(self._input.fileno(), view[:most])
+            view = view[count:]
+            if self._limit:
+                self._limit.passed(count)
 
     def _listen_to_errors(self) -> None:
         while True:
@@ -140,7 +153,7 @@ class StreamedSession(Session):
                 raise self._not_started()
         del self._buffer[: self._buffer.index(GREETING) + len(GREETING)]
         with contextlib.suppress(BrokenPipeError):
-            self._write(agent_pack(batch=False))
+            self._write(agent_pack(False, self._manners))
 
     def _fill(self, timeout: float) -> bool:
         """Wait for more of the agent's output. Returns False at its end. Raises ConnectionLost after ``timeout``."""
@@ -165,7 +178,10 @@ class StreamedSession(Session):
         view = memoryview(taken)
         while have < length:
             self._wait(protocol.SILENCE_LIMIT)
-            count = os.readv(self._output.fileno(), [view[have:]])
+            most = have + self._limit.piece if self._limit else length
+            count = os.readv(self._output.fileno(), [view[have:most]])
+            if self._limit:
+                self._limit.passed(count)
             if not count:
                 self._at_end = True
                 return bytes(view[:have])

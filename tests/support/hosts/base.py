@@ -29,6 +29,7 @@ PACKAGES = (
     "acl",
     "sqlite3",
     "procps",
+    "rsync",
     "postgresql-15",
     "mariadb-server",
     "python3-psycopg2",

@@ -71,7 +71,7 @@ class Host:
         self._directory = directory
         self._layers = layers
         self._network = network
-        self._group = group
+        self.group = group
         self._control_sockets = control_sockets
         self._rights = rights
         self._supervisor: subprocess.Popen[bytes] | None = None
@@ -113,7 +113,7 @@ class Host:
     @property
     def is_on(self) -> bool:
         """Whether the host's PID 1 is alive."""
-        return self._group.first_process() is not None
+        return self.group.first_process() is not None
 
     @property
     def first_process(self) -> int:
@@ -127,9 +127,9 @@ class Host:
         """Start the host and return when its sshd answers, else raise BenchError with the end of its console."""
         if self.is_on:
             raise BenchError(f"{self.name} is running already")
-        self._group.create()
+        self.group.create()
         with self.console.open("ab") as console:
-            arguments = [str(self._group.path), str(self.root), self._network.namespace(self.name), self.name]
+            arguments = [str(self.group.path), str(self.root), self._network.namespace(self.name), self.name]
             arguments += self._rights
             self._supervisor = subprocess.Popen(
                 ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", LAUNCH, "launch", *arguments],
@@ -155,11 +155,11 @@ class Host:
         self._stop()
 
     def _stop(self) -> None:
-        self._group.kill()
+        self.group.kill()
         if self._supervisor is not None:
             self._supervisor.wait(10)
-        if self._group.path.is_dir():
-            self._group.remove()
+        if self.group.path.is_dir():
+            self.group.remove()
         self._read_only.clear()
 
     def _answers(self) -> bool:
@@ -283,7 +283,7 @@ class Host:
         raise BenchError(f"{self.name} has no user {user}")
 
     def _running(self) -> int:
-        first = self._group.first_process()
+        first = self.group.first_process()
         if first is None:
             raise BenchError(f"{self.name} is off; boot it first")
         return first
@@ -293,6 +293,11 @@ class Host:
             return os.readlink(f"/proc/{process}/ns/pid")
         except OSError:
             return None
+
+    def moved_bytes(self) -> int:
+        """Return how many bytes have passed the host's network cable since it was made, in both directions."""
+        counters = Path("/sys/class/net", self._network.cable(self.index), "statistics")
+        return sum(int((counters / name).read_text("ascii")) for name in ("rx_bytes", "tx_bytes"))
 
     # Faults; `heal` undoes them all
 
@@ -307,11 +312,11 @@ class Host:
     def freeze(self) -> None:
         """Stop all processes: the kernel still accepts connections, nothing answers. `run` still works."""
         self._running()
-        self._group.freeze(True)
+        self.group.freeze(True)
 
     def thaw(self) -> None:
         """Let the processes go on."""
-        self._group.freeze(False)
+        self.group.freeze(False)
 
     def slow(self, rate: str = "20mbit", latency: str = "50ms") -> None:
         """Limit the link to the rate (as tc writes it) in both directions; latency bounds what waits in its queue."""
@@ -381,7 +386,7 @@ class Host:
             self.run(f"chown {owner[0]} {point}; chmod {owner[1]} {point}")
             yield
         finally:
-            if self._group.first_process() == booted:
+            if self.group.first_process() == booted:
                 self.run(["umount", "--lazy", path])
             image.unlink(missing_ok=True)
 

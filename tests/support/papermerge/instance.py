@@ -220,7 +220,11 @@ class PapermergeInstance:
 
     def manage(self, *arguments: str) -> str:
         """Run ``manage.py`` with these arguments and return what it prints. Raises PapermergeError."""
-        return self._run([str(self.python), "-W", "ignore", "manage.py", *arguments]).stdout
+        return self._run(self.managing(*arguments)[0]).stdout
+
+    def managing(self, *arguments: str) -> tuple[list[str], dict[str, str]]:
+        """The command line of ``manage.py`` with these arguments, to be run in ``directory``, and its environment."""
+        return [str(self.python), "-W", "ignore", "manage.py", *arguments], self._environment()
 
     def delete(self) -> None:
         """Remove the project, and outside it only what Papermerge wrote: its files and its database."""
