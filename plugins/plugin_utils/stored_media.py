@@ -20,6 +20,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index i
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import StoredFile, StoredPart
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PartRecord
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
+from ansible_collections.papermerge.backup.plugins.plugin_utils.part_checks import PartChecks
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import PART_SUFFIX, RECORD_SUFFIX
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
@@ -70,27 +71,17 @@ class StoredMedia:
 
     def check(self, catalog: Catalog, progress: Progress) -> None:
         """Check every stored byte and that index and records agree; fills the catalog. Raises DamageError."""
-        count = 0
-
-        def entries() -> Iterator[IndexEntry]:
-            nonlocal count
-            for entry in self.entries():
-                count += 1
-                yield entry
-
-        catalog.add_entries(entries())
-        catalog.index_by_part()
-        if count != self.files:
-            raise DamageError(f"the index of {self.name} has {count:,} files, it should have {self.files:,}")
-        held = 0
-        for part in self.parts:
-            held += _compare(catalog, self.record(part))
-            if not self.host_parts:
-                path = self.part_path(part)
-                for piece in checked(read_stored(path), part.size, part.sha256, str(path)):
-                    progress.advance(len(piece))
-        if held != count:
-            raise DamageError(f"the index of {self.name} names {count - held:,} files that none of its parts holds")
+        files = [] if self.host_parts else [(self.part_path(part), part.size, part.sha256) for part in self.parts]
+        with PartChecks(files, progress.advance) as checks:
+            catalog.add_entries(self.entries())
+            catalog.index_by_part()
+            count, _size = catalog.totals()
+            if count != self.files:
+                raise DamageError(f"the index of {self.name} has {count:,} files, it should have {self.files:,}")
+            held = sum(_compare(catalog, self.record(part)) for part in self.parts)
+            if held != count:
+                raise DamageError(f"the index of {self.name} names {count - held:,} files that none of its parts holds")
+            checks.wait()
 
     def unpack_all(self, progress: Progress) -> int:
         """Unpack every part in bounded streams and compare each member with its record. Returns how many."""
@@ -150,12 +141,11 @@ class StoredMedia:
 
 def _compare(catalog: Catalog, record: PartRecord) -> int:
     """Check that a part's record has every file that the index says it has; returns how many."""
-    members = {member.path: member for member in record.members}
+    members = {member[:3] for member in record.members}
     count = 0
-    for entry in catalog.entries(record.part):
-        member = members.get(entry.path)
-        if member is None or (member.size, member.sha256) != (entry.size, entry.sha256):
-            raise DamageError(f"the index and the record of part {record.part} disagree about {shown(entry.path)}")
+    for content in catalog.contents(record.part):
+        if content not in members:
+            raise DamageError(f"the index and the record of part {record.part} disagree about {shown(content[0])}")
         count += 1
     return count
 
