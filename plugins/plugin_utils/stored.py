@@ -210,7 +210,10 @@ def unpack(source: Iterable[bytes], limit: int, name: str) -> Iterator[bytes]:
 
 
 def read_stored(path: Path, size: int = PIECE) -> Iterator[bytes]:
-    """Yield a stored file in pieces of at most ``size`` bytes. Raises DamageError when it is missing, RepositoryError when it cannot be read."""
+    """Yield a stored file in pieces of at most ``size`` bytes.
+
+    Raises DamageError when it is missing, RepositoryError when it cannot be read.
+    """
     try:
         with open(path, "rb", buffering=0) as stream:
             yield from pieces(stream, size)
