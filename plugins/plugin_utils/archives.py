@@ -256,7 +256,7 @@ def restore_media(
     state = session.call(Call("begin_restore", where))
     try:
         files, size = media.send(
-            session, catalog, progress, state["media_stage"], owner, bool(target["zstd"]) or bool(media.host_parts)
+            session, catalog, progress, state, owner, bool(target["zstd"]) or bool(media.host_parts)
         )
         session.call(Call("place", {**where, **owner, "state": state}))
     except BaseException:

@@ -144,7 +144,7 @@ class _Restore:
                 self._session,
                 self._catalog,
                 self._progress,
-                state["media_stage"],
+                state,
                 {"directory_mode": self._manifest.media["mode"], "directory_owner": self._manifest.media["owner"]},
                 bool(self._target["zstd"]),
             )

@@ -15,7 +15,7 @@ from ..database import sqlite
 from ..database.view import View
 from ..durable import ExactReader, open_private, pieces, sync_file
 from ..errors import DamageError, SettingError, TargetError, ToolError, describe_os_error
-from ..media.extract import Extractor, Ownership, PartMemberPlan, part_member_plan
+from ..media.extract import Extractor, Ownership, member_plans
 from ..papermerge.instance import Instance
 from ..papermerge.releases import release_line_named, release_line_of
 from .configuration import require_free, restore_configuration
@@ -213,15 +213,18 @@ def _plain(channel: Channel, arguments: Arguments) -> Iterator[bytes]:
 
 
 def extract(channel: Channel, arguments: Arguments) -> Result:
-    """Unpack one part: the input records are its members in order, the input data its tar."""
+    """Unpack one part: the input records are its members in order, the input data its tar.
+
+    ``media_stage``, ``media_identity``: what begin_restore of this agent or another one beside it has answered.
+    """
     ownership = Ownership()
     ids = ownership.ids(*arguments["directory_owner"])
-    members: List[PartMemberPlan] = [part_member_plan(fields) for fields in channel.input_records()]
-    with channel.held(arguments["media_stage"]) as stage:
+    members = list(member_plans(channel.input_records()))
+    with channel.held(arguments["media_stage"], arguments["media_identity"]) as stage:
         extractor = Extractor(stage.inside(MEDIA), arguments["directory_mode"], ids, ownership)
         try:
             source = _plain(channel, arguments)
-            extractor.extract(ExactReader(source).read, arguments["tar_size"], members)
+            extractor.extract(ExactReader(source), arguments["tar_size"], members)
             for _rest in source:
                 raise DamageError("the part goes on after the end of its archive")
         finally:

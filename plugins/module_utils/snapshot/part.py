@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Dict, List
+from typing import Any, Dict, List, NamedTuple
 
 from ..errors import DamageError
 from ..paths import is_safe_member, path_json, path_of, shown
@@ -26,8 +26,7 @@ FRAME_BYTES = 32 << 20
 MAX_RECORD_BYTES = 256 << 20
 
 
-@dataclass(frozen=True)
-class PartMember:
+class PartMember(NamedTuple):
     """A member: ``size`` in bytes, ``sha256`` of its content, ``offset`` of its zstd frame in the part file."""
 
     path: bytes
