@@ -49,8 +49,9 @@ class InheritingCatalog(Catalog):
         self._db.execute("begin")
         self._seen = bytearray()
         self._inherited = 0
-        #: How many lines of the base name each part.
+        #: How many lines of the base name each part, and how many bytes of content these have.
         self.base_counts: Counter[str | None] = Counter()
+        self.base_bytes: Counter[str | None] = Counter()
 
     def __enter__(self) -> InheritingCatalog:
         return self
@@ -67,6 +68,7 @@ class InheritingCatalog(Catalog):
         self._seen = bytearray()
         self._inherited = 0
         self.base_counts.clear()
+        self.base_bytes.clear()
         last = b""
         source = iter(lines)
         try:
@@ -83,7 +85,9 @@ class InheritingCatalog(Catalog):
                 if not rows:
                     break
                 self._seen.extend(bytes(len(rows)))
-                self.base_counts.update(row[4] for row in rows)
+                for row in rows:
+                    self.base_counts[row[4]] += 1
+                    self.base_bytes[row[4]] += row[1]
                 self._db.executemany(
                     "insert into file (path, size, ctime_ns, sha256, part, line, state)"
                     f" values (?, ?, ?, ?, ?, ?, '{OK}')",
@@ -173,6 +177,22 @@ class InheritingCatalog(Catalog):
                 by_part.setdefault(found[0], []).append(file)
         for part, known in by_part.items():
             self.add_archived(known, part)
+
+    # -- content that is copied ---------------------------------------------------------------------------------------
+
+    def files_of(self, part: str) -> dict[bytes, str]:
+        """Return the files that a part holds of this snapshot: SHA-256 by path."""
+        return dict(self._db.execute("select path, sha256 from file where part = ?", (part,)).fetchall())
+
+    def move(self, paths: Iterable[bytes], part: str) -> None:
+        """Note that files are in another part, as they were in the one before."""
+        self._db.executemany("update file set part = ? where path = ?", ((part, path) for path in paths))
+
+    def distrust(self, paths: Iterable[bytes]) -> None:
+        """Make files unread that no part has after all."""
+        self._db.executemany(
+            f"update file set part = null, line = null, state = '{SCANNED}' where path = ?", ((path,) for path in paths)
+        )
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
