@@ -114,6 +114,11 @@ class Base:
                     with contextlib.suppress(OSError):
                         os.utime(path)
 
+    def report_damaged(self, part: str) -> None:
+        """Note in the history that a part is damaged."""
+        snapshot, sha256 = ("", "") if self.snapshot is None else (self.snapshot.id, self.snapshot.manifest_sha256)
+        self._place.history.append("damaged", snapshot, sha256, part=part)
+
     def _record_text(self, part: str) -> tuple[bytes, tuple[int, str]]:
         """Return a part's record as text, and size and SHA-256 of how it is stored. Raises DamageError."""
         path = self._place.record_path(part)

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the papermerge.backup contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The create: claim, discover, dump, archive, settle, prove, commit. One call does all of it, or leaves nothing."""
+"""The create: claim, discover, dump, archive, settle, prove, commit. One call does all of it, or publishes nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
     write_private,
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import LossError, MediaError
-from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import ArchivedFile
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import (
     ReleaseLine,
     release_line_named,
@@ -35,6 +34,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import
 from ansible_collections.papermerge.backup.plugins.plugin_utils.base import Base
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import describe_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.inheritance import InheritingCatalog
+from ansible_collections.papermerge.backup.plugins.plugin_utils.kept_part import KeptPart
 from ansible_collections.papermerge.backup.plugins.plugin_utils.manifests import Gathered, build_manifest, warn_of
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.proving import prove
@@ -45,10 +45,10 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.repository impor
     InstanceDirectory,
     StoredSnapshot,
 )
+from ansible_collections.papermerge.backup.plugins.plugin_utils.rewriting import Rewriting, half_used
 from ansible_collections.papermerge.backup.plugins.plugin_utils.scanning import excluded_directories, scan, scan_against
 from ansible_collections.papermerge.backup.plugins.plugin_utils.settling import Settling
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
-    PartWriter,
     StoredWriter,
     require_zstandard,
     storage_errors,
@@ -109,7 +109,7 @@ def create_snapshot(
 
     ``warn`` is told what a person should look at, though nothing failed.
     Raises LossError, with the description in its details, after committing a snapshot that is marked incomplete;
-    any other BackupError when nothing was committed.
+    any other BackupError when nothing was committed. Parts that were finished by then stay for the next create.
     """
     require_zstandard()
     begun = time.monotonic()
@@ -123,7 +123,7 @@ def create_snapshot(
         sequence, incoming = place.claim()
         try:
             with InheritingCatalog(incoming / SCRATCH) as catalog:
-                work = _Create(session, place, request, progress, sequence, incoming, catalog)
+                work = _Create(session, place, request, progress, sequence, incoming, catalog, warn)
                 manifest, reasons = work.run(found)
             (incoming / SCRATCH).unlink()
             description = _commit(place, incoming, manifest)
@@ -190,6 +190,7 @@ class _Create:
         sequence: int,
         incoming: Path,
         catalog: InheritingCatalog,
+        warn: Callable[[str], object],
     ) -> None:
         self._session = session
         self._place = place
@@ -198,6 +199,8 @@ class _Create:
         self._sequence = sequence
         self._incoming = incoming
         self._catalog = catalog
+        self._warn = warn
+        self._rewritten: list[StoredPart] = []
         self._started = utc_now()
         self._timings: dict[str, float] = {}
         self._dumped_at_ns = 0
@@ -218,13 +221,13 @@ class _Create:
             self._progress,
             self._media,
             self._host_compresses,
-            lambda: _KeptPart(self._place, self._incoming, self._host_compresses),
+            lambda: KeptPart(self._place, self._incoming, self._host_compresses),
         )
         database, dump, scan = self._read(found, line, archive)
         config = self._timed("config", self._archive_config) if self._request.config else None
         proof = self._timed("prove", lambda: self._prove(found, line, dump))
         index = self._timed("index", self._store_index)
-        parts, new = self._parts(archive.parts)
+        parts, new = self._parts([*self._rewritten, *archive.parts])
         reasons = losses(proof, first=self.previous is None)
         manifest = build_manifest(
             Gathered(
@@ -277,6 +280,7 @@ class _Create:
         excluded = excluded_directories(line, self._request.derived)
         counts: dict[str, Any] = self._timed("scan", lambda: self._scan(excluded))
         self._timed("recognise", self._recognise)
+        self._timed("rewrite", self._rewrite)
         self._timed("archive", archive.fetch)
         settling = Settling(self._catalog, archive, self._progress, self._look_again)
         self._timed("settle", lambda: settling.settle(self._dumped_at_ns))
@@ -290,6 +294,19 @@ class _Create:
     def _recognise(self) -> None:
         self._base.find_content()
         recognise(self._session, self._catalog, self._progress, self._media)
+
+    def _rewrite(self) -> None:
+        old = list(half_used(self._place, self._catalog, self._base.parts))
+        rewriting = Rewriting(
+            self._place, self._catalog, self._progress, lambda: KeptPart(self._place, self._incoming, packed=False)
+        )
+        for part, lost in rewriting.rewrite([self._base.parts[part] for part in old]).items():
+            self._base.report_damaged(part)
+            self._warn(
+                f"instance {self._place.name}: part {self._place.part_path(part)} is damaged; {lost:,} files are taken "
+                "from the host again. Older snapshots need it: verify them, and look after the storage"
+            )
+        self._rewritten = rewriting.parts
 
     def _store_index(self) -> StoredFile:
         return store(self._incoming / INDEX_NAME, batches(self._catalog.index_lines(self._base.lines())))
@@ -377,19 +394,6 @@ class _Create:
         self.previous = self._base.compared()
         moment_ns, elsewhere = dump["moment_ns"], _is_elsewhere(found)
         return prove(self._catalog, line, moment_ns, self._not_expected, self._older, elsewhere)
-
-
-class _KeptPart(PartWriter):
-    """A part that is in its place for good as soon as it is finished, whatever becomes of the create."""
-
-    def __init__(self, place: InstanceDirectory, directory: Path, packed: bool) -> None:
-        super().__init__(directory, packed)
-        self._place = place
-
-    def finish(self, files: Iterable[ArchivedFile], result: dict[str, Any]) -> StoredPart:
-        stored = super().finish(files, result)
-        self._place.keep_part(self._directory, stored.id)
-        return stored
 
 
 def _commit(place: InstanceDirectory, incoming: Path, manifest: Manifest) -> dict[str, Any]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -49,8 +48,9 @@ class InheritingCatalog(Catalog):
         self._db.execute("begin")
         self._seen = bytearray()
         self._inherited = 0
-        #: How many lines of the base name each part.
+        #: How many lines of the base name each part, and how many bytes of content these have.
         self.base_counts: Counter[str | None] = Counter()
+        self.base_bytes: Counter[str | None] = Counter()
 
     def __enter__(self) -> InheritingCatalog:
         return self
@@ -67,6 +67,7 @@ class InheritingCatalog(Catalog):
         self._seen = bytearray()
         self._inherited = 0
         self.base_counts.clear()
+        self.base_bytes.clear()
         last = b""
         source = iter(lines)
         try:
@@ -83,7 +84,9 @@ class InheritingCatalog(Catalog):
                 if not rows:
                     break
                 self._seen.extend(bytes(len(rows)))
-                self.base_counts.update(row[4] for row in rows)
+                for row in rows:
+                    self.base_counts[row[4]] += 1
+                    self.base_bytes[row[4]] += row[1]
                 self._db.executemany(
                     "insert into file (path, size, ctime_ns, sha256, part, line, state)"
                     f" values (?, ?, ?, ?, ?, ?, '{OK}')",
@@ -174,6 +177,22 @@ class InheritingCatalog(Catalog):
         for part, known in by_part.items():
             self.add_archived(known, part)
 
+    # -- content that is copied ---------------------------------------------------------------------------------------
+
+    def files_of(self, part: str) -> dict[bytes, str]:
+        """Return the files that a part holds of this snapshot: SHA-256 by path."""
+        return dict(self._db.execute("select path, sha256 from file where part = ?", (part,)).fetchall())
+
+    def move(self, paths: Iterable[bytes], part: str) -> None:
+        """Note that files are in another part, as they were in the one before."""
+        self._db.executemany("update file set part = ? where path = ?", ((part, path) for path in paths))
+
+    def distrust(self, paths: Iterable[bytes]) -> None:
+        """Make files unread that no part has after all."""
+        self._db.executemany(
+            f"update file set part = null, line = null, state = '{SCANNED}' where path = ?", ((path,) for path in paths)
+        )
+
     # -- asking -------------------------------------------------------------------------------------------------------
 
     def used_parts(self) -> dict[str, int]:
@@ -200,7 +219,7 @@ class InheritingCatalog(Catalog):
                 yield line + b"\n"
             else:
                 # Its content was copied into another part, or somebody else wrote the line.
-                yield dataclasses.replace(decode_entry(line), part=fields[-1]).encode()
+                yield decode_entry(line)._replace(part=fields[-1]).encode()
 
 
 def _parse(line: bytes) -> tuple[bytes, int, int, str, bytes, bytes]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, ConnectionLost, SpaceError
-from ansible_collections.papermerge.backup.plugins.plugin_utils import archiving, base, create
+from ansible_collections.papermerge.backup.plugins.plugin_utils import archiving, base
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import StoredWriter
 from tests.support.instances import MadeInstance, files_below
@@ -240,4 +240,3 @@ def test_the_manifest_counts_as_new_only_what_this_create_has_written(
     records = sum(part.record_size for part in manifest.parts if part.id in finished)
     totals = manifest.totals
     assert totals["stored_bytes"] - totals["new_bytes"] == sum(finished.values()) + records
-    assert create.INDEX_NAME == manifest.index_file.name
