@@ -99,7 +99,7 @@ class MediaRoot:
         try:
             for name in path.split(b"/"):
                 walked.append(name)
-                following = self._enter(descriptor, name, b"/".join(walked))
+                following = self.enter(descriptor, name, b"/".join(walked))
                 os.close(descriptor)
                 descriptor = following
         except BaseException:
@@ -107,7 +107,8 @@ class MediaRoot:
             raise
         return descriptor
 
-    def _enter(self, parent: int, name: bytes, path: bytes) -> int:
+    def enter(self, parent: int, name: bytes, path: bytes) -> int:
+        """Open a directory below an open one, as :meth:`open_directory` would; ``path`` is that from the root."""
         try:
             return os.open(name, DIRECTORY, dir_fd=parent)
         except OSError as error:
