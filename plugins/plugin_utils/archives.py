@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.protocol import batches
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
     make_private_directory,
     sync_directory,
@@ -168,7 +169,7 @@ def _archive(
             example = catalog.example(state)
             if example is not None:
                 raise LossError(f"{shown(example[0])} in {found['media_root']} could not be read: {example[1]}")
-        index = store(place / INDEX, (entry.encode() for entry in catalog.entries()))
+        index = store(place / INDEX, batches(catalog.index_lines()))
         files, size = catalog.totals()
     description = {
         "format": FORMAT,

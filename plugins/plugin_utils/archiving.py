@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError
@@ -18,12 +19,16 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifes
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import FRAME_BYTES, PART_CONTENT_BYTES
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pool import AgentPool
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
     Call,
     Handlers,
     Session,
     told_to,
 )
+
+#: Agents that read the media of one host at the same time. More would only be in each other's way on two cores.
+AGENTS = 2
 
 
 class Part(Protocol):
@@ -73,6 +78,9 @@ class MediaArchive:
         self._media = media
         self._compress = compress
         self._new_part = new_part
+        #: Several agents at work share the catalog and the progress.
+        self._lock = threading.Lock()
+        self._done: dict[str, int] = {}
         self.parts: list[StoredPart] = []
 
     def scan(self, excluded: list[str]) -> dict[str, Any]:
@@ -87,20 +95,26 @@ class MediaArchive:
         """Put every file that nobody has read yet into parts."""
         _count, size = self._catalog.scanned_totals()
         self._progress.begin("media", size)
-        done, after = 0, b""
+        self._done.clear()
+        with AgentPool(self._session, AGENTS) as agents:
+            agents.each(self._choices(), self._fetch_part)
+
+    def _choices(self) -> Iterator[list[tuple[bytes, int]]]:
+        after = b""
         while True:
-            chosen = self._catalog.next_part(after, PART_CONTENT_BYTES)
+            with self._lock:
+                chosen = self._catalog.next_part(after, PART_CONTENT_BYTES)
             if not chosen:
                 return
+            yield chosen
             after = chosen[-1][0]
-            self._fetch_part(chosen, done)
-            done += sum(size for _path, size in chosen)
 
-    def _fetch_part(self, chosen: list[tuple[bytes, int]], done: int) -> None:
+    def _fetch_part(self, session: Session, chosen: list[tuple[bytes, int]]) -> None:
+        """Put files (path, size) into one part. Several may be under way at a time, each in a thread."""
         part = self._new_part()
         files: list[ArchivedFile] = []
         try:
-            result = self._session.call(
+            result = session.call(
                 Call(
                     "archive_media",
                     {
@@ -116,16 +130,27 @@ class MediaArchive:
                     records=lambda rows: files.extend(archived_file(row) for row in rows),
                     data=part.write,
                     event=part.end_frame,
-                    progress=lambda part_done, _total: self._progress.update(done + part_done),
-                    heartbeat=self._progress.still,
+                    progress=lambda part_done, _total: self._tell(part.id, part_done),
+                    heartbeat=self._still,
                 ),
             )
             if {file.path for file in files} != {path for path, _size in chosen}:
                 raise BackupError("the agent did not answer for every file of a part; please report this")
-            self._catalog.add_archived(files, part.id)
+            with self._lock:
+                self._catalog.add_archived(files, part.id)
             if result["members"]:
                 self.parts.append(part.finish(files, result))
             else:
                 part.discard()
+            self._tell(part.id, sum(size for _path, size in chosen))
         finally:
             part.close()
+
+    def _tell(self, part: str, done: int) -> None:
+        with self._lock:
+            self._done[part] = done
+            self._progress.update(sum(self._done.values()))
+
+    def _still(self) -> None:
+        with self._lock:
+            self._progress.still()

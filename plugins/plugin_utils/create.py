@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.protocol import batches
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
     write_private,
 )
@@ -220,7 +221,7 @@ class _Create:
         config = self._timed("config", self._archive_config) if self._request.config else None
         proof, previous = self._timed("prove", lambda: self._prove(found, line, dump))
         self.previous = previous
-        index = store(self._incoming / INDEX_NAME, (entry.encode() for entry in self._catalog.entries()))
+        index = store(self._incoming / INDEX_NAME, batches(self._catalog.index_lines()))
         reasons = losses(proof, first=previous is None)
         manifest = build_manifest(
             Gathered(

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from ansible_collections.papermerge.backup.plugins.module_utils.agent.zstd import ZSTD_MAGIC
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import ToolError
+from ansible_collections.papermerge.backup.plugins.module_utils.media.frames import ZSTD_MAGIC
 
 
 class FrameWatch:

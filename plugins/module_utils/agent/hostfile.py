@@ -10,7 +10,7 @@ import hashlib
 import os
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
-from ..durable import open_private, sync_directory, sync_file
+from ..durable import Piece, open_private, sync_directory, sync_file
 from ..errors import SettingError, describe_os_error
 from .workspace import Cleanup
 
@@ -32,7 +32,7 @@ class HostFile:
         except OSError as error:
             raise SettingError("cannot write on the host: {0}".format(describe_os_error(error))) from None
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Piece) -> None:
         self._stream.write(data)
         self._digest.update(data)
         self.size += len(data)

@@ -17,7 +17,10 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import Co
 
 @dataclass
 class Handlers:
-    """What to do with what an agent sends before its result, in the order of arrival. None: nobody needs it."""
+    """What to do with what an agent sends before its result, in the order of arrival. None: nobody needs it.
+
+    What ``data`` is given is used again for the next piece.
+    """
 
     records: Callable[[Iterator[dict[str, Any]]], object] | None = None
     data: Callable[[bytes], object] | None = None
