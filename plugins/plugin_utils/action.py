@@ -213,7 +213,8 @@ class BackupAction(ActionBase):
         if become is not None:
             command = become.build_become_command(command, self._connection._shell)
             login = Login(self._become_method(), self._become_password(), become.check_password_prompt)
-        if str(self._connection.transport).endswith("local"):
+        transport_is_local = str(self._connection.transport).endswith("local")
+        if transport_is_local:
             argv, password = ["/bin/sh", "-c", command], None
         else:
             options = options_from(self._connection.get_option)
@@ -225,6 +226,7 @@ class BackupAction(ActionBase):
 
         with start() as session:
             session.another = start
+            session.is_here = transport_is_local and become is None
             yield session
 
     @contextlib.contextmanager

@@ -38,7 +38,11 @@ from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.relea
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import shown
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import StoredFile, StoredPart
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PartRecord
-from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import MediaArchive, excluded_directories
+from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import (
+    AGENTS,
+    MediaArchive,
+    excluded_directories,
+)
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.dumps import abandon
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
@@ -160,7 +164,8 @@ def _archive(
         return _HostPart(session, dest, scratch) if on_host else PartWriter(place, packs)
 
     with Catalog(scratch / "archive.sqlite3") as catalog:
-        archive = MediaArchive(session, catalog, progress, media, packs, new_part)
+        # A part's record goes to the host through the session, which has to be free.
+        archive = MediaArchive(session, catalog, progress, media, packs, new_part, agents=1 if on_host else AGENTS)
         archive.scan(excluded_directories(release_line_named(found["release_line"]), settings["derived"]))
         archive.fetch()
         if catalog.retry(CHANGING):

@@ -29,6 +29,8 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.sessio
 
 #: Agents that read the media of one host at the same time. More would only be in each other's way on two cores.
 AGENTS = 2
+#: Content bytes of a part below which sharing out is not worth it.
+SMALLEST_SHARE = 32 << 20
 
 
 class Part(Protocol):
@@ -70,6 +72,7 @@ class MediaArchive:
         media: dict[str, Any],
         compress: bool,
         new_part: Callable[[], Part],
+        agents: int = AGENTS,
     ) -> None:
         """``media``: the agent's arguments ``root`` and ``media_allowed_roots``."""
         self._session = session
@@ -78,6 +81,7 @@ class MediaArchive:
         self._media = media
         self._compress = compress
         self._new_part = new_part
+        self._agents = agents
         #: Several agents at work share the catalog and the progress.
         self._lock = threading.Lock()
         self._done: dict[str, int] = {}
@@ -96,18 +100,22 @@ class MediaArchive:
         _count, size = self._catalog.scanned_totals()
         self._progress.begin("media", size)
         self._done.clear()
-        with AgentPool(self._session, AGENTS) as agents:
-            agents.each(self._choices(), self._fetch_part)
+        with AgentPool(self._session, self._agents) as agents:
+            agents.each(self._choices(size), self._fetch_part)
 
-    def _choices(self) -> Iterator[list[tuple[bytes, int]]]:
+    def _choices(self, left: int) -> Iterator[list[tuple[bytes, int]]]:
+        """Yield files (path, size) for one part after another. ``left``: the sum of all sizes."""
         after = b""
         while True:
+            # Smaller parts towards the end: no agent is long at work when the others have nothing left.
+            share = min(max(left // (2 * self._agents), SMALLEST_SHARE), PART_CONTENT_BYTES)
             with self._lock:
-                chosen = self._catalog.next_part(after, PART_CONTENT_BYTES)
+                chosen = self._catalog.next_part(after, share)
             if not chosen:
                 return
             yield chosen
             after = chosen[-1][0]
+            left -= sum(size for _path, size in chosen)
 
     def _fetch_part(self, session: Session, chosen: list[tuple[bytes, int]]) -> None:
         """Put files (path, size) into one part. Several may be under way at a time, each in a thread."""

@@ -214,7 +214,7 @@ class _Create:
             self._progress,
             self._media,
             self._host_compresses,
-            lambda: PartWriter(self._incoming, self._host_compresses),
+            lambda: PartWriter(self._incoming, self._host_compresses, self._session.is_here and self._host_compresses),
         )
         self.parts = archive.parts
         database, dump, scan = self._read(found, line, archive)

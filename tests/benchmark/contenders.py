@@ -136,6 +136,7 @@ class Ours(Contender):
 
     def _job(self, what: str, settings: dict[str, str]) -> Command:
         job = {"do": what, "agent": self.site.agent(), "repository": str(self.place), "settings": settings}
+        job["is_here"] = self.site.is_here
         return Command([sys.executable, "-m", "tests.benchmark.ours", json.dumps(job)], answers=True)
 
 

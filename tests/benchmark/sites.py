@@ -27,6 +27,7 @@ class Site(ABC):
     """``source`` holds ``media`` and ``db``; ``target`` is where a restore goes, absent before and after."""
 
     name: str
+    is_here = False
     source: str
     target: str
 
@@ -72,6 +73,7 @@ def _settings(root: str) -> dict[str, str]:
 
 class Local(Site):
     name = "local"
+    is_here = True
 
     def __init__(self, work: Path) -> None:
         self.source = str(work / "instance")

@@ -10,12 +10,13 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from ..durable import Piece
 from ..media.archive import Archiver, in_tar
-from ..media.frames import total
+from ..media.frame_watch import FrameWatch
+from ..media.frames import Compressor, total
 from ..media.root import MediaRoot
 from ..paths import path_of
 from .hostfile import HostFile, sink
 from .main import Channel
-from .zstd import Pipe, compressor, zstd_program
+from .zstd import compressor, zstd_program
 
 
 def archive_media(channel: Channel, arguments: Dict[str, Any]) -> Dict[str, Any]:
@@ -49,6 +50,33 @@ def archive_media(channel: Channel, arguments: Dict[str, Any]) -> Dict[str, Any]
         root.close()
 
 
+class _WatchedPipe:
+    """A compressor whose output is seen to be one whole zstd frame, since nobody else looks at a part on the host."""
+
+    def __init__(self, program: str, sink: Callable[[bytes], object]) -> None:
+        self._sink = sink
+        self._watch = FrameWatch("the part")
+        self._pipe = compressor(program, self._take)
+
+    def _take(self, piece: bytes) -> None:
+        self._watch.feed(piece)
+        self._sink(piece)
+
+    @property
+    def closed(self) -> bool:
+        return self._pipe.closed
+
+    def write_pieces(self, pieces: List[Piece]) -> None:
+        self._pipe.write_pieces(pieces)
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._watch.end()
+
+    def stop(self) -> None:
+        self._pipe.stop()
+
+
 class _PartOutput:
     """Takes a part to the controller, or into a file on the host.
 
@@ -59,24 +87,23 @@ class _PartOutput:
         self._channel = channel
         self._program = program
         self._file = file
-        self._pipes: List[Pipe] = []
+        self._pipes: List[_WatchedPipe] = []
         self._stored = 0
 
     def send(self, pieces: List[Piece]) -> None:
         self._stored += total(pieces)
         if self._file is None:
             self._channel.data_pieces(pieces)
-            return
-        for piece in pieces:
-            self._file.write(piece)
+        else:
+            self._file.write_pieces(pieces)
 
     def end_frame(self) -> None:
         self._channel.event({"frame": "end", "stored": self._stored})
 
-    def compressor(self, sink: Callable[[bytes], object]) -> Pipe:
+    def compressor(self, sink: Callable[[bytes], object]) -> Compressor:
         # Two at most work at a time: one is collected, one is sent as it grows.
         self._pipes = [pipe for pipe in self._pipes if not pipe.closed]
-        self._pipes.append(compressor(self._program or "zstd", sink))
+        self._pipes.append(_WatchedPipe(self._program or "zstd", sink))
         return self._pipes[-1]
 
     def __enter__(self) -> _PartOutput:

@@ -27,8 +27,8 @@ RAW_FROM = 32 << 10
 JPEG = b"\xff\xd8\xff"
 SAMPLES = 4
 SAMPLE_BYTES = 512
-#: A sample of noise has 221 different bytes, give or take 5 (standard deviation); text has 70, and what zstd makes smaller
-#: by 4 percent has 187. Compressing a sample instead would take ten times as long.
+#: A sample of noise has 221 different bytes, give or take 5 (standard deviation), and text has 70. What zstd makes
+#: smaller by 4 percent has 187. Compressing a sample instead would take ten times as long.
 NOISE = 190
 
 

@@ -83,6 +83,9 @@ class Session(ABC):
     #: Starts another agent on the same host, as this one was; None where there can be no other beside it.
     another: Callable[[], Session] | None = None
 
+    #: Whether the agent is a process of ours on this machine, so that a file which it writes is as good as our own.
+    is_here = False
+
     #: Whether each request runs in a process of its own, so that the caller has to undo what an earlier one left.
     separate_requests = False
 
