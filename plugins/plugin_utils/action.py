@@ -43,6 +43,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.sessio
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.ssh import (
     askpass_environment,
     options_from,
+    prefer_quick_cipher,
     ssh_command,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.staged import HostAccess, StagedSession
@@ -218,7 +219,7 @@ class BackupAction(ActionBase):
             argv, password = ["/bin/sh", "-c", command], None
         else:
             options = options_from(self._connection.get_option)
-            argv, password = ssh_command(options, command), options.password
+            argv, password = prefer_quick_cipher(ssh_command(options, command)), options.password
 
         def start() -> Session:
             with askpass_environment(password) as environment:
