@@ -38,15 +38,12 @@ from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.relea
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import shown
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import StoredFile, StoredPart
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PartRecord
-from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import (
-    AGENTS,
-    MediaArchive,
-    excluded_directories,
-)
+from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import AGENTS, MediaArchive
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.dumps import abandon
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import PART_SUFFIX, RECORD_SUFFIX
+from ansible_collections.papermerge.backup.plugins.plugin_utils.scanning import excluded_directories, scan
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     PartWriter,
     part_members,
@@ -166,7 +163,8 @@ def _archive(
     with Catalog(scratch / "archive.sqlite3") as catalog:
         # A part's record goes to the host through the session, which has to be free.
         archive = MediaArchive(session, catalog, progress, media, packs, new_part, agents=1 if on_host else AGENTS)
-        archive.scan(excluded_directories(release_line_named(found["release_line"]), settings["derived"]))
+        excluded = excluded_directories(release_line_named(found["release_line"]), settings["derived"])
+        scan(session, catalog, progress, media, excluded)
         archive.fetch()
         if catalog.retry(CHANGING):
             archive.fetch()
@@ -174,7 +172,7 @@ def _archive(
             example = catalog.example(state)
             if example is not None:
                 raise LossError(f"{shown(example[0])} in {found['media_root']} could not be read: {example[1]}")
-        index = store(place / INDEX, batches(catalog.index_lines()))
+        index = store(place / INDEX, batches(catalog.encoded_entries()))
         files, size = catalog.totals()
     description = {
         "format": FORMAT,

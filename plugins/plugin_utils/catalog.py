@@ -28,7 +28,8 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof i
 
 _SCHEMA = """
 create table file (path blob primary key, size integer, mode integer, mtime_ns, ctime_ns, device, inode, uid integer,
-                   gid integer, owner text, grp text, sha256 text, part text, state text, reason text) without rowid;
+                   gid integer, owner text, grp text, sha256 text, part text, state text, reason text,
+                   line integer) without rowid;
 create table expected (path blob, row text, key text);
 create table directory (path blob);
 create table held (path blob primary key, sha256 text) without rowid;
@@ -215,7 +216,7 @@ class Catalog:
         for row in self._db.execute(f"select {_ENTRY} from file where {condition} order by path", values):
             yield IndexEntry(*row[:3], *map(int, row[3:7]), *row[7:])
 
-    def index_lines(self) -> Iterator[bytes]:
+    def encoded_entries(self) -> Iterator[bytes]:
         """Yield the lines of the index: what :meth:`entries` yields, encoded."""
         for row in self._db.execute(f"select {_ENTRY} from file where part is not null order by path"):
             yield index_line(*row)

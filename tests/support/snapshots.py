@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from ansible_collections.papermerge.backup.plugins.module_utils.durable import Piece
 from ansible_collections.papermerge.backup.plugins.plugin_utils.create import CreateRequest, create_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, Repository
@@ -94,6 +95,7 @@ class WatchedSession(Session):
         self._session = session
         self._before = before
         self.another = session.another and self._beside
+        self.is_here = session.is_here
         self.calls: list[Call] = []
 
     def call(self, call: Call, handlers: Handlers | None = None) -> dict[str, Any]:
@@ -112,6 +114,65 @@ class WatchedSession(Session):
 
     def arguments(self, operation: str) -> list[dict[str, Any]]:
         return [call.arguments for call in self.calls if call.operation == operation]
+
+
+class CountedSession(StreamedSession):
+    """A local agent whose streams are counted, those of agents beside it as well, and may be cut.
+
+    ``moved``: bytes by operation, both directions. ``cut_after``: bytes received from now on, after which the
+    connection ends for good.
+    """
+
+    def __init__(self, beside: CountedSession | None = None) -> None:
+        self._operation = "start"
+        self._counters: dict[str, Any] = (
+            beside._counters if beside is not None else {"moved": {}, "left": None, "calls": []}
+        )
+        super().__init__(["/bin/sh", "-c", agent_command(sys.executable)], "here")
+        self.another = lambda: CountedSession(self)
+
+    @property
+    def moved(self) -> dict[str, int]:
+        return dict(self._counters["moved"])
+
+    @property
+    def calls(self) -> list[str]:
+        return list(self._counters["calls"])
+
+    def media_bytes(self) -> int:
+        """Return the bytes that the media have cost: scan, hashes, parts, settle pass."""
+        names = ("scan_media", "hash_media", "archive_media", "settle")
+        return sum(self.moved.get(name, 0) for name in names)
+
+    def cut_after(self, received: int) -> None:
+        self._counters["left"] = received
+
+    def call(self, call: Call, handlers: Handlers | None = None) -> dict[str, Any]:
+        self._operation = call.operation
+        self._counters["calls"].append(call.operation)
+        return super().call(call, handlers)
+
+    def _count(self, length: int) -> None:
+        moved = self._counters["moved"]
+        moved[self._operation] = moved.get(self._operation, 0) + length
+
+    def _write(self, pieces: list[Piece]) -> None:
+        self._count(sum(map(len, pieces)))
+        super()._write(pieces)
+
+    def _read_into(self, taken: bytearray | memoryview) -> bytearray | memoryview:
+        left = self._counters["left"]
+        if left is None:
+            data = super()._read_into(taken)
+        elif left <= 0:
+            self._at_end = True
+            self._process.kill()
+            return bytearray()
+        else:
+            data = super()._read_into(memoryview(taken)[:left] if left < len(taken) else taken)
+            self._counters["left"] = left - len(data)
+        self._count(len(data))
+        return data
 
 
 def place_in(repository: Path, name: str = "one") -> InstanceDirectory:

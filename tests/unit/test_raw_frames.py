@@ -32,7 +32,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.media.root impor
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import unpack
 from tests.support.instances import MadeInstance, files_below
-from tests.support.snapshots import local_agent, put_back, take, verify
+from tests.support.snapshots import WatchedSession, local_agent, put_back, take, verify
 from tests.support.zstd_frames import COMPRESSED, RAW, frames_of
 
 ZSTD = shutil.which("zstd") or "zstd"
@@ -154,16 +154,22 @@ def test_a_large_file_that_changes_its_size_leaves_the_part_whole(
             assert hashlib.sha256(stream.read()).hexdigest() == file.sha256
 
 
+@pytest.mark.parametrize("is_here", [True, False], ids=["written by the agent", "sent"])
 def test_what_was_stored_raw_is_verified_and_restored(
-    instance: MadeInstance, place: InstanceDirectory, disk: Path, rng: random.Random
+    instance: MadeInstance, place: InstanceDirectory, disk: Path, rng: random.Random, is_here: bool
 ) -> None:
     for size in (0, 50_000, 3 << 20, 40 << 20):
         instance.add_document(rng.randbytes(size) or None)
         instance.add_document(text(rng, size) or None)
     for number in range(200):
         instance.write(b"results/%d.txt" % number, text(rng, number * 10))
-    with local_agent() as session:
+    with local_agent() as agent:
+        agent.is_here = is_here
+        session = WatchedSession(agent)
         take(instance, place, session, accept_missing=True)
+        paths = [arguments["host_path"] for arguments in session.arguments("archive_media")]
+    assert all(path.startswith(str(place.path)) == is_here for path in paths)
+    assert len(paths) > 1
     kinds = [kinds for path in place.parts_path.glob("*.tar.zst") for _sum, kinds in frames_of(path.read_bytes())]
     assert {RAW} in kinds
     assert any(COMPRESSED in frame for frame in kinds)
@@ -207,3 +213,20 @@ def test_a_raw_frame_that_was_cut_short_on_its_way_is_noticed(rng: random.Random
         watch.feed(stored[:cut])
         with pytest.raises(ToolError):
             watch.end()
+
+
+def test_a_compressor_that_stops_early_is_noticed_where_the_agent_writes_the_part(
+    instance: MadeInstance, place: InstanceDirectory, disk: Path, rng: random.Random
+) -> None:
+    """Its exit status says that all went well."""
+    instance.add_document(text(rng, 300_000))
+    programs = disk / "programs"
+    programs.mkdir()
+    (programs / "zstd").write_text(f'#!/bin/sh\n{ZSTD} "$@" | head -c 1000\n', encoding="ascii")
+    (programs / "zstd").chmod(0o755)
+    with local_agent(before=f"PATH='{programs}':$PATH; export PATH; ") as session:
+        session.is_here = True
+        with pytest.raises(ToolError, match="did not send a whole zstd frame"):
+            take(instance, place, session)
+    assert place.snapshot_names() == []
+    assert not [path for path in place.path.rglob("*") if ".tar.zst" in path.name]
