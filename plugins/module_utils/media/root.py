@@ -105,7 +105,7 @@ class MediaRoot:
         for name in path[end:].split(b"/"):
             end += len(name)
             walked = path[:end]
-            parent = self._enter(parent, name, walked)
+            parent = self.enter(parent, name, walked)
             if len(way) == KEPT_OPEN:
                 os.close(way.pop()[1])
             way.append((walked, parent))
@@ -116,7 +116,8 @@ class MediaRoot:
         """Open a directory below the root and return its descriptor. Raises OSError, or MediaError as open_file."""
         return os.open(b".", DIRECTORY, dir_fd=self._directory(path))
 
-    def _enter(self, parent: int, name: bytes, path: bytes) -> int:
+    def enter(self, parent: int, name: bytes, path: bytes) -> int:
+        """Open a directory below an open one, as :meth:`open_directory` would; ``path`` is that from the root."""
         try:
             return os.open(name, DIRECTORY, dir_fd=parent)
         except OSError as error:
