@@ -18,7 +18,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import OK, VANISHED, ArchivedFile
 from ansible_collections.papermerge.backup.plugins.module_utils.media.scan import ScannedFile
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry, index_line
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import (
     PART_CONTENT_BYTES,
     PART_MEMBERS,
@@ -45,6 +45,11 @@ SETTLED = "settled"
 def _number(value: int) -> int | str:
     """Return a time, device or inode as SQLite can hold it: times after 2262 and hashed inodes exceed its integers."""
     return value if -(1 << 63) <= value < 1 << 63 else str(value)
+
+
+def _numbers(values: tuple[int, ...]) -> Iterable[int | str]:
+    """Return several of :func:`_number`, nearly always as they are."""
+    return values if min(values) >= -(1 << 63) and max(values) < 1 << 63 else map(_number, values)
 
 
 class Catalog:
@@ -88,7 +93,7 @@ class Catalog:
         self._db.executemany(
             "insert or replace into file (path, size, mtime_ns, ctime_ns, device, inode, state)"
             f" values (?, ?, ?, ?, ?, ?, '{SCANNED}')",
-            ((file.path, file.size, *map(_number, file[2:])) for file in files),
+            ((file.path, file.size, *_numbers(file[2:])) for file in files),
         )
 
     def add_archived(self, files: Iterable[ArchivedFile], part: str) -> None:
@@ -102,15 +107,8 @@ class Catalog:
                     file.path,
                     file.size,
                     file.mode,
-                    _number(file.mtime_ns),
-                    _number(file.ctime_ns),
-                    _number(file.device),
-                    _number(file.inode),
-                    file.uid,
-                    file.gid,
-                    file.owner,
-                    file.group,
-                    file.sha256,
+                    *_numbers(file[6:10]),
+                    *file[10:15],
                     part if file.state == OK else None,
                     file.state,
                     file.reason,
@@ -217,6 +215,11 @@ class Catalog:
         condition, values = ("part = ?", (part,)) if part is not None else ("part is not null", ())
         for row in self._db.execute(f"select {_ENTRY} from file where {condition} order by path", values):
             yield IndexEntry(*row[:3], *map(int, row[3:7]), *row[7:])
+
+    def encoded_entries(self) -> Iterator[bytes]:
+        """Yield the lines of the index: what :meth:`entries` yields, encoded."""
+        for row in self._db.execute(f"select {_ENTRY} from file where part is not null order by path"):
+            yield index_line(*row)
 
     def index_by_part(self) -> None:
         """Make :meth:`entries` of one part quick."""

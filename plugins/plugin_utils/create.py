@@ -219,7 +219,12 @@ class _Create:
             self._progress,
             self._media,
             self._host_compresses,
-            lambda: KeptPart(self._place, self._incoming, self._host_compresses),
+            lambda: KeptPart(
+                self._place,
+                self._incoming,
+                self._host_compresses,
+                by_agent=self._session.is_here and self._host_compresses,
+            ),
         )
         database, dump, scan = self._read(found, line, archive)
         config = self._timed("config", self._archive_config) if self._request.config else None

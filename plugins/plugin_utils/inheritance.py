@@ -17,7 +17,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.media.archive im
 from ansible_collections.papermerge.backup.plugins.module_utils.media.scan import ScannedFile
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import shown
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.fingerprint import fingerprint_of_text
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry, decode_entry
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import decode_entry, index_line
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PartMember
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import _ENTRY, SCANNED, Catalog, _number
 
@@ -220,7 +220,7 @@ class InheritingCatalog(Catalog):
             f"select {_ENTRY}, line from file where part is not null order by path"
         ):
             if number is None:
-                yield IndexEntry(*fields[:3], *map(int, fields[3:7]), *fields[7:]).encode()
+                yield index_line(*fields)
                 continue
             while position < number:
                 line = next(lines)

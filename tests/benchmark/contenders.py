@@ -135,7 +135,13 @@ class Ours(Contender):
         return self._job("restore", self.site.target_settings())
 
     def _job(self, what: str, settings: dict[str, str]) -> Command:
-        job = {"do": what, "agent": self.site.agent(), "repository": str(self.place), "settings": settings}
+        job: dict[str, Any] = {
+            "do": what,
+            "agent": self.site.agent(),
+            "repository": str(self.place),
+            "settings": settings,
+        }
+        job["is_here"] = self.site.is_here
         return Command([sys.executable, "-m", "tests.benchmark.ours", json.dumps(job)], answers=True)
 
 

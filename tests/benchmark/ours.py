@@ -24,6 +24,8 @@ def main() -> None:
     place = Repository(job["repository"]).instance(INSTANCE)
     progress = Progress(INSTANCE, lambda line: print(line, file=sys.stderr))
     with StreamedSession(job["agent"], INSTANCE) as session:
+        session.is_here = bool(job["is_here"])
+        session.another = lambda: StreamedSession(job["agent"], INSTANCE)
         if job["do"] == "create":
             request = CreateRequest(host=INSTANCE, instance=INSTANCE, collection_version="0.0.0", **job["settings"])
             result = create_snapshot(session, place, request, progress)

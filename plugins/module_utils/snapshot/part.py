@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Dict, List
+from typing import Any, Dict, List, NamedTuple
 
 from ..errors import DamageError
 from ..paths import is_safe_member, path_json, path_of, shown
@@ -26,8 +26,7 @@ FRAME_BYTES = 32 << 20
 MAX_RECORD_BYTES = 256 << 20
 
 
-@dataclass(frozen=True)
-class PartMember:
+class PartMember(NamedTuple):
     """A member: ``size`` in bytes, ``sha256`` of its content, ``offset`` of its zstd frame in the part file."""
 
     path: bytes
@@ -56,9 +55,8 @@ class PartRecord:
             "tar_size": self.tar_size,
         }
         rows = ",\n".join(
-            '{%s,"size":%d,"sha256":"%s","offset":%d}'
-            % (path_json(member.path), member.size, member.sha256, member.offset)
-            for member in self.members
+            '{%s,"size":%d,"sha256":"%s","offset":%d}' % (path_json(path), size, sha256, offset)
+            for path, size, sha256, offset in self.members
         )
         return (json.dumps(head)[:-1] + ', "members": [\n' + rows + "\n]}\n").encode("ascii")
 

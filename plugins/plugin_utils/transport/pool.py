@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -80,12 +80,15 @@ class AgentPool:
         pending = _Pending(jobs)
         threads: list[threading.Thread] = []
         try:
+            ours = iter(pending)
+            # Before the others begin: for a single job nobody else is needed.
+            first = list(islice(ours, 1))
             for number in range(self._size - 1):
                 if not pending.has_more():
                     break
                 threads.append(threading.Thread(target=self._work_beside, args=(number, pending, work), daemon=True))
                 threads[-1].start()
-            for job in pending:
+            for job in chain(first, ours):
                 work(self._session, job)
         except BaseException as error:
             with self._lock:
