@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import os
-from typing import BinaryIO, Iterator, Union
+from typing import BinaryIO, Iterator, List, Union
 
+Piece = Union[bytes, memoryview]
 StrPath = Union[str, "os.PathLike[str]"]
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
 PIECE = 1 << 20
+#: What Linux takes in one call.
+_PIECES_AT_ONCE = 1024
 
 
 def open_private(path: StrPath) -> BinaryIO:
@@ -55,6 +58,21 @@ def pieces(stream: BinaryIO, size: int = PIECE) -> Iterator[bytes]:
         if not piece:
             return
         yield piece
+
+
+def write_pieces(descriptor: int, pieces: List[Piece]) -> None:
+    """Write pieces one after another to a descriptor, without joining them."""
+    for start in range(0, len(pieces), _PIECES_AT_ONCE):
+        some = pieces[start : start + _PIECES_AT_ONCE]
+        written = os.writev(descriptor, some)
+        for piece in some:
+            if written >= len(piece):
+                written -= len(piece)
+                continue
+            view = memoryview(piece)[written:]
+            written = 0
+            while view:
+                view = view[os.write(descriptor, view) :]
 
 
 class ExactReader:

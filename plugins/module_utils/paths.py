@@ -14,6 +14,7 @@ import binascii
 import json
 import re
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii
 from typing import Any, Dict, Mapping
 
 from .errors import DamageError
@@ -34,7 +35,7 @@ def path_fields(path: bytes) -> Dict[str, str]:
 def path_json(path: bytes) -> str:
     """Return :func:`path_fields` as the beginning of a JSON object's text, without braces. Quicker than json.dumps."""
     try:
-        return '"path":' + json.dumps(path.decode("utf-8"))
+        return '"path":' + encode_basestring_ascii(path.decode("utf-8"))
     except UnicodeDecodeError:
         return '"path_base64":"' + base64.b64encode(path).decode("ascii") + '"'
 

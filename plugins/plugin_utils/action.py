@@ -49,6 +49,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.sessio
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.ssh import (
     askpass_environment,
     options_from,
+    prefer_quick_cipher,
     ssh_command,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.staged import HostAccess, StagedSession
@@ -242,11 +243,12 @@ class BackupAction(ActionBase):
         if become is not None:
             command = become.build_become_command(command, self._connection._shell)
             login = Login(self._become_method(), self._become_password(), become.check_password_prompt)
-        if str(self._connection.transport).endswith("local"):
+        transport_is_local = str(self._connection.transport).endswith("local")
+        if transport_is_local:
             argv, password = ["/bin/sh", "-c", command], None
         else:
             options = options_from(self._connection.get_option)
-            argv, password = ssh_command(options, command), options.password
+            argv, password = prefer_quick_cipher(ssh_command(options, command)), options.password
 
         def start() -> Session:
             with askpass_environment(password) as environment:
@@ -254,6 +256,8 @@ class BackupAction(ActionBase):
 
         with start() as session:
             session.another = start
+            # What does not pass through the controller is not limited there.
+            session.is_here = transport_is_local and become is None and limit is None
             yield session
 
     @contextlib.contextmanager

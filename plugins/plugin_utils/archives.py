@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.protocol import batches
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
     make_private_directory,
     sync_directory,
@@ -37,7 +38,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.relea
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import shown
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import StoredFile, StoredPart
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PartRecord
-from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import MediaArchive
+from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import AGENTS, MediaArchive
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.dumps import abandon
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
@@ -160,7 +161,8 @@ def _archive(
         return _HostPart(session, dest, scratch) if on_host else PartWriter(place, packs)
 
     with Catalog(scratch / "archive.sqlite3") as catalog:
-        archive = MediaArchive(session, catalog, progress, media, packs, new_part)
+        # A part's record goes to the host through the session, which has to be free.
+        archive = MediaArchive(session, catalog, progress, media, packs, new_part, agents=1 if on_host else AGENTS)
         excluded = excluded_directories(release_line_named(found["release_line"]), settings["derived"])
         scan(session, catalog, progress, media, excluded)
         archive.fetch()
@@ -170,7 +172,7 @@ def _archive(
             example = catalog.example(state)
             if example is not None:
                 raise LossError(f"{shown(example[0])} in {found['media_root']} could not be read: {example[1]}")
-        index = store(place / INDEX, (entry.encode() for entry in catalog.entries()))
+        index = store(place / INDEX, batches(catalog.encoded_entries()))
         files, size = catalog.totals()
     description = {
         "format": FORMAT,

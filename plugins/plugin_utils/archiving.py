@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError
@@ -15,11 +16,17 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifes
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import FRAME_BYTES, PART_CONTENT_BYTES
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pool import AgentPool
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
     Call,
     Handlers,
     Session,
 )
+
+#: Agents that read the media of one host at the same time. More would only be in each other's way on two cores.
+AGENTS = 2
+#: Content bytes of a part below which sharing out is not worth it.
+SMALLEST_SHARE = 32 << 20
 
 
 class Part(Protocol):
@@ -56,6 +63,7 @@ class MediaArchive:
         media: dict[str, Any],
         compress: bool,
         new_part: Callable[[], Part],
+        agents: int = AGENTS,
     ) -> None:
         """``media``: the agent's arguments ``root`` and ``media_allowed_roots``."""
         self._session = session
@@ -64,26 +72,40 @@ class MediaArchive:
         self._media = media
         self._compress = compress
         self._new_part = new_part
+        self._agents = agents
+        #: Several agents at work share the catalog and the progress.
+        self._lock = threading.Lock()
+        self._done: dict[str, int] = {}
         self.parts: list[StoredPart] = []
 
     def fetch(self) -> None:
         """Put every file that nobody has read yet into parts."""
         _count, size = self._catalog.scanned_totals()
         self._progress.begin("media", size)
-        done, after = 0, b""
+        self._done.clear()
+        with AgentPool(self._session, self._agents) as agents:
+            agents.each(self._choices(size), self._fetch_part)
+
+    def _choices(self, left: int) -> Iterator[list[tuple[bytes, int]]]:
+        """Yield files (path, size) for one part after another. ``left``: the sum of all sizes."""
+        after = b""
         while True:
-            chosen = self._catalog.next_part(after, PART_CONTENT_BYTES)
+            # Smaller parts towards the end: no agent is long at work when the others have nothing left.
+            share = min(max(left // (2 * self._agents), SMALLEST_SHARE), PART_CONTENT_BYTES)
+            with self._lock:
+                chosen = self._catalog.next_part(after, share)
             if not chosen:
                 return
+            yield chosen
             after = chosen[-1][0]
-            self._fetch_part(chosen, done)
-            done += sum(size for _path, size in chosen)
+            left -= sum(size for _path, size in chosen)
 
-    def _fetch_part(self, chosen: list[tuple[bytes, int]], done: int) -> None:
+    def _fetch_part(self, session: Session, chosen: list[tuple[bytes, int]]) -> None:
+        """Put files (path, size) into one part. Several may be under way at a time, each in a thread."""
         part = self._new_part()
         files: list[ArchivedFile] = []
         try:
-            result = self._session.call(
+            result = session.call(
                 Call(
                     "archive_media",
                     {
@@ -99,16 +121,27 @@ class MediaArchive:
                     records=lambda rows: files.extend(archived_file(row) for row in rows),
                     data=part.write,
                     event=part.end_frame,
-                    progress=lambda part_done, _total: self._progress.update(done + part_done),
-                    heartbeat=self._progress.still,
+                    progress=lambda part_done, _total: self._tell(part.id, part_done),
+                    heartbeat=self._still,
                 ),
             )
             if {file.path for file in files} != {path for path, _size in chosen}:
                 raise BackupError("the agent did not answer for every file of a part; please report this")
-            self._catalog.add_archived(files, part.id)
+            with self._lock:
+                self._catalog.add_archived(files, part.id)
             if result["members"]:
                 self.parts.append(part.finish(files, result))
             else:
                 part.discard()
+            self._tell(part.id, sum(size for _path, size in chosen))
         finally:
             part.close()
+
+    def _tell(self, part: str, done: int) -> None:
+        with self._lock:
+            self._done[part] = done
+            self._progress.update(sum(self._done.values()))
+
+    def _still(self) -> None:
+        with self._lock:
+            self._progress.still()

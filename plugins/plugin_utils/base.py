@@ -9,16 +9,30 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.protocol import batches
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, RepositoryError
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import COMPLETE, StoredPart
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import (
+    COMPLETE,
+    StoredFile,
+    StoredPart,
+)
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import (
     MAX_RECORD_BYTES,
     decode_record,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.inheritance import InheritingCatalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, StoredSnapshot
-from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import read_stored, stored_size, unpack
+from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
+    StoredWriter,
+    checked,
+    read_stored,
+    store,
+    stored_size,
+    unpack,
+)
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import media_of
 
 #: Nanoseconds: a file that was written so shortly before the base's dump, or later, may have been written again after
@@ -65,9 +79,23 @@ class Base:
             and stored_size(self._place.record_path(part.id)) == part.record_size
         )
 
-    def lines(self) -> Iterator[bytes]:
-        """Yield the lines of the base's index again. Raises DamageError."""
-        return _index_of(self._place, self.snapshot) if self.snapshot is not None else iter(())
+    def store_index(self, path: Path) -> StoredFile:
+        """Write the new snapshot's index to a new file. Raises DamageError when that of the base was changed."""
+        if self.snapshot is None:
+            return store(path, batches(self._catalog.index_lines(())))
+        if not self._catalog.is_base():
+            return store(path, batches(self._catalog.index_lines(_index_of(self._place, self.snapshot))))
+        media = media_of(self._place, self.snapshot)
+        writer = StoredWriter(path, packed=True)
+        try:
+            for piece in checked(
+                read_stored(media.index_path), media.index.size, media.index.sha256, str(media.index_path)
+            ):
+                writer.write(piece)
+            writer.finish()
+        finally:
+            writer.close()
+        return replace(media.index, name=path.name)
 
     def compared(self) -> StoredSnapshot | None:
         """Return the newest complete snapshot that can be read; the catalog then holds its files."""

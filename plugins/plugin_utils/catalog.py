@@ -20,7 +20,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import OK, VANISHED, ArchivedFile
 from ansible_collections.papermerge.backup.plugins.module_utils.media.scan import ScannedFile
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry, index_line
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import (
     PART_CONTENT_BYTES,
     PART_MEMBERS,
@@ -56,6 +56,11 @@ def _batches(entries: Iterable[IndexEntry], count: int) -> Iterator[list[IndexEn
     pending = iter(entries)
     while batch := list(islice(pending, count)):
         yield batch
+
+
+def _numbers(values: tuple[int, ...]) -> Iterable[int | str]:
+    """Return several of :func:`_number`, nearly always as they are."""
+    return values if min(values) >= -(1 << 63) and max(values) < 1 << 63 else map(_number, values)
 
 
 class Catalog:
@@ -99,7 +104,7 @@ class Catalog:
         self._db.executemany(
             "insert or replace into file (path, size, mtime_ns, ctime_ns, device, inode, state)"
             f" values (?, ?, ?, ?, ?, ?, '{SCANNED}')",
-            ((file.path, file.size, *map(_number, file[2:])) for file in files),
+            ((file.path, file.size, *_numbers(file[2:])) for file in files),
         )
 
     def add_archived(self, files: Iterable[ArchivedFile], part: str) -> None:
@@ -113,15 +118,8 @@ class Catalog:
                     file.path,
                     file.size,
                     file.mode,
-                    _number(file.mtime_ns),
-                    _number(file.ctime_ns),
-                    _number(file.device),
-                    _number(file.inode),
-                    file.uid,
-                    file.gid,
-                    file.owner,
-                    file.group,
-                    file.sha256,
+                    *_numbers(file[6:10]),
+                    *file[10:15],
                     part if file.state == OK else None,
                     file.state,
                     file.reason,
@@ -220,6 +218,11 @@ class Catalog:
     def contents(self, part: str) -> Iterator[tuple[bytes, int, str]]:
         """Yield (path, size in bytes, SHA-256) of the files that are in a part."""
         yield from self._db.execute("select path, size, sha256 from file where part = ?", (part,))
+
+    def encoded_entries(self) -> Iterator[bytes]:
+        """Yield the lines of the index: what :meth:`entries` yields, encoded."""
+        for row in self._db.execute(f"select {_ENTRY} from file where part is not null order by path"):
+            yield index_line(*row)
 
     def index_by_part(self) -> None:
         """Make :meth:`entries` of one part quick."""

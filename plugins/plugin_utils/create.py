@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.papermerge.backup.plugins.module_utils.agent.protocol import batches
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
     write_private,
 )
@@ -52,7 +51,6 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     StoredWriter,
     require_zstandard,
     storage_errors,
-    store,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.times import utc_now
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
@@ -221,12 +219,17 @@ class _Create:
             self._progress,
             self._media,
             self._host_compresses,
-            lambda: KeptPart(self._place, self._incoming, self._host_compresses),
+            lambda: KeptPart(
+                self._place,
+                self._incoming,
+                self._host_compresses,
+                by_agent=self._session.is_here and self._host_compresses,
+            ),
         )
         database, dump, scan = self._read(found, line, archive)
         config = self._timed("config", self._archive_config) if self._request.config else None
         proof = self._timed("prove", lambda: self._prove(found, line, dump))
-        index = self._timed("index", self._store_index)
+        index = self._timed("index", lambda: self._base.store_index(self._incoming / INDEX_NAME))
         parts, new = self._parts([*self._rewritten, *archive.parts])
         reasons = losses(proof, first=self.previous is None)
         manifest = build_manifest(
@@ -307,9 +310,6 @@ class _Create:
                 "from the host again. Older snapshots need it: verify them, and look after the storage"
             )
         self._rewritten = rewriting.parts
-
-    def _store_index(self) -> StoredFile:
-        return store(self._incoming / INDEX_NAME, batches(self._catalog.index_lines(self._base.lines())))
 
     def _parts(self, made: list[StoredPart]) -> tuple[list[StoredPart], list[StoredPart]]:
         """Return the parts that the snapshot needs, and those of them that this create has made."""

@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.papermerge.backup.plugins.module_utils.agent.zstd import ZSTD_MAGIC
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import sync_directory
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, SettingError
+from ansible_collections.papermerge.backup.plugins.module_utils.media.frames import ZSTD_MAGIC
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     StoredWriter,

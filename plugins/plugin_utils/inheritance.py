@@ -16,7 +16,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.media.archive im
 from ansible_collections.papermerge.backup.plugins.module_utils.media.scan import ScannedFile
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import shown
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.fingerprint import fingerprint_of_text
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry, decode_entry
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import decode_entry, index_line
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PartMember
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import _ENTRY, SCANNED, Catalog, _number
 
@@ -48,6 +48,7 @@ class InheritingCatalog(Catalog):
         self._db.execute("begin")
         self._seen = bytearray()
         self._inherited = 0
+        self._moved = False
         #: How many lines of the base name each part, and how many bytes of content these have.
         self.base_counts: Counter[str | None] = Counter()
         self.base_bytes: Counter[str | None] = Counter()
@@ -185,6 +186,7 @@ class InheritingCatalog(Catalog):
 
     def move(self, paths: Iterable[bytes], part: str) -> None:
         """Note that files are in another part, as they were in the one before."""
+        self._moved = True
         self._db.executemany("update file set part = ? where path = ?", ((part, path) for path in paths))
 
     def distrust(self, paths: Iterable[bytes]) -> None:
@@ -201,6 +203,13 @@ class InheritingCatalog(Catalog):
             self._db.execute("select part, sum(size) from file where part is not null group by part").fetchall()
         )
 
+    def is_base(self) -> bool:
+        """Tell whether the index is that of the base, line by line."""
+        if self._moved or not self._seen:
+            return False
+        stored, inherited = self._db.execute("select count(*), count(line) from file where part is not null").fetchone()
+        return bool(stored == inherited == len(self._seen))
+
     def index_lines(self, base: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the lines of the new index, each with its newline. ``base``: the lines that were loaded."""
         lines = iter(base)
@@ -210,7 +219,7 @@ class InheritingCatalog(Catalog):
             f"select {_ENTRY}, line from file where part is not null order by path"
         ):
             if number is None:
-                yield IndexEntry(*fields[:3], *map(int, fields[3:7]), *fields[7:]).encode()
+                yield index_line(*fields)
                 continue
             while position < number:
                 line = next(lines)

@@ -18,8 +18,8 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import Pa
 class KeptPart(PartWriter):
     """A part that is written in a directory of incoming, and is in its place for good as soon as it is finished."""
 
-    def __init__(self, place: InstanceDirectory, directory: Path, packed: bool) -> None:
-        super().__init__(directory, packed)
+    def __init__(self, place: InstanceDirectory, directory: Path, packed: bool, by_agent: bool = False) -> None:
+        super().__init__(directory, packed, by_agent)
         self._place = place
 
     def finish(self, files: Iterable[ArchivedFile], result: dict[str, Any]) -> StoredPart:

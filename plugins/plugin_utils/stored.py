@@ -22,6 +22,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     describe_os_error,
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import ArchivedFile, in_tar
+from ansible_collections.papermerge.backup.plugins.module_utils.media.frame_watch import FrameWatch
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import StoredFile, StoredPart
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import (
     MAX_RECORD_BYTES,
@@ -29,7 +30,6 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part im
     PartRecord,
     decode_record,
 )
-from ansible_collections.papermerge.backup.plugins.plugin_utils.frame_watch import FrameWatch
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import PART_SUFFIX, RECORD_SUFFIX
 
 try:
@@ -146,36 +146,46 @@ def part_members(files: Iterable[ArchivedFile], offsets: list[int]) -> list[Part
 class PartWriter:
     """Writes a part and, after its last byte, its commit record, both in ``directory``."""
 
-    host_path = ""
-
-    def __init__(self, directory: Path, packed: bool) -> None:
+    def __init__(self, directory: Path, packed: bool, by_agent: bool = False) -> None:
+        """``by_agent``: the agent writes the part, zstd frames, into ``directory``, and what is here the record."""
         self.id = secrets.token_hex(16)
         self._directory = directory
-        self._writer = StoredWriter(directory / (self.id + PART_SUFFIX), packed)
+        self._path = directory / (self.id + PART_SUFFIX)
         self._offsets = [0]
+        self._writer = None if by_agent else StoredWriter(self._path, packed)
+        self.host_path = str(self._path) if by_agent else ""
 
     def write(self, data: bytes) -> None:
-        self._writer.write(data)
+        if self._writer is not None:
+            self._writer.write(data)
 
-    def end_frame(self, _event: dict[str, Any]) -> None:
+    def end_frame(self, event: dict[str, Any]) -> None:
+        if self._writer is None:
+            self._offsets.append(int(event["stored"]))
+            return
         self._writer.end_frame()
         self._offsets.append(self._writer.size)
 
     def finish(self, files: Iterable[ArchivedFile], result: dict[str, Any]) -> StoredPart:
         """Write the record of a part. ``files``: in the order of the tar; those not in the tar are passed over."""
-        sha256 = self._writer.finish()
+        if self._writer is None:
+            size, sha256 = result["stored"]["size"], result["stored"]["sha256"]
+        else:
+            sha256 = self._writer.finish()
+            size = self._writer.size
         members = part_members(files, self._offsets)
-        record = PartRecord(self.id, self._writer.size, sha256, result["tar_size"], members)
+        record = PartRecord(self.id, size, sha256, result["tar_size"], members)
         stored = store(self._directory / (self.id + RECORD_SUFFIX), [record.encode()])
-        return StoredPart(self.id, self._writer.size, sha256, stored.size, stored.sha256)
+        return StoredPart(self.id, size, sha256, stored.size, stored.sha256)
 
     def discard(self) -> None:
         """Remove a part that holds no member."""
-        self._writer.close()
-        self._writer.path.unlink()
+        self.close()
+        self._path.unlink()
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 def unpack(source: Iterable[bytes], limit: int, name: str) -> Iterator[bytes]:

@@ -236,7 +236,13 @@ class Ours(Contender):
         return self._job("extract", path=path, dest=str(self.extracted / "out"))
 
     def _job(self, what: str, **more: Any) -> Command:
-        job = {"do": what, "agent": self.site.agent(), "repository": str(self.place), **more}
+        job = {
+            "do": what,
+            "agent": self.site.agent(),
+            "is_here": self.site.is_here,
+            "repository": str(self.place),
+            **more,
+        }
         return Command([sys.executable, "-m", "tests.benchmark.ours", json.dumps(job)], answers=True)
 
 

@@ -86,6 +86,7 @@ def _create(job: dict[str, Any], place: InstanceDirectory, traffic: Traffic) -> 
     request = CreateRequest(host=INSTANCE, instance=INSTANCE, collection_version="0.0.0", **job["settings"])
     try:
         with closing(CountedSession(job["agent"], traffic)) as session:
+            session.is_here = bool(job["is_here"])
             result = create_snapshot(session, place, request, _progress())
     except BackupError as error:
         if job.get("cut") is None:
@@ -99,6 +100,7 @@ def _create(job: dict[str, Any], place: InstanceDirectory, traffic: Traffic) -> 
 
 def _restore(job: dict[str, Any], place: InstanceDirectory, traffic: Traffic) -> dict[str, Any]:
     with closing(CountedSession(job["agent"], traffic)) as session:
+        session.is_here = bool(job["is_here"])
         return restore_snapshot(session, place, RestoreRequest(**job["settings"]), _progress())
 
 

@@ -47,8 +47,8 @@ NOTES = """\
   (the kernel's own high-water mark); `@host` is a process on the other side of ssh.
 - moved MB: over ssh all that passed the host's network cable, in both directions; locally what the agents' streams carried.
 - Over ssh: an unprivileged user and sudo, on a host of its own network on the same machine, so both sides share its cores.
-- The tree `large` is 20 GB of which most are holes: they are read, hashed, compressed and written as any other bytes, but take
-  no room. It shows that memory does not grow with size. Times on it say nothing of other content.
+- The tree `large` is 20 GB of which most are holes: they are read, hashed, compressed and written as any other bytes, but
+  take no room. It shows that memory does not grow with size. Times on it say nothing of other content.
 """
 
 
@@ -77,8 +77,8 @@ def _facts(report: dict[str, Any]) -> Iterator[str]:
     machine = report["machine"]
     yield f"- command: `{report['command']}`, {report['began']}, seed {report['seed']}, commit `{report['commit']}`"
     yield (
-        f"- machine: {machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, Linux "
-        f"{machine['kernel']}, load before {machine['load']:.1f}"
+        f"- machine: {machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, "
+        f"Linux {machine['kernel']}, load before {machine['load']:.1f}"
     )
     yield "- " + ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     places = ", ".join(f"{place}: {kind}" for place, kind in report["file_systems"].items())

@@ -15,7 +15,11 @@ from ansible_collections.papermerge.backup.plugins.module_utils.agent.workspace 
     file_system_type,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import agent_command
-from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.ssh import SshOptions, ssh_command
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.ssh import (
+    SshOptions,
+    prefer_quick_cipher,
+    ssh_command,
+)
 from tests.benchmark.measure import Elsewhere
 from tests.support.hosts.host import Host
 from tests.support.instances import VERSION
@@ -29,6 +33,7 @@ class Site(Elsewhere, ABC):
 
     name: str
     key: str
+    is_here = False
     source: str
     target: str
 
@@ -82,6 +87,7 @@ def _settings(root: str) -> dict[str, str]:
 
 class Local(Site):
     name = key = "local"
+    is_here = True
 
     def __init__(self, work: Path) -> None:
         self.source = str(work / "instance")
@@ -154,7 +160,8 @@ class OverSsh(Site):
             private_key_file=str(self._host.private_key),
             common_args=given["ansible_ssh_common_args"],
         )
-        return ssh_command(options, f"sudo -H -n /bin/sh -c {shlex.quote(agent_command(None))}")
+        become = f"sudo -H -n /bin/sh -c {shlex.quote(agent_command(None))}"
+        return prefer_quick_cipher(ssh_command(options, become))
 
     def inventory(self) -> dict[str, Any]:
         return self._host.inventory("admin", ansible_become=True)

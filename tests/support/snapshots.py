@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import pytest
 
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.manners import Manners
+from ansible_collections.papermerge.backup.plugins.module_utils.durable import Piece
 from ansible_collections.papermerge.backup.plugins.plugin_utils.create import CreateRequest, create_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, Repository
@@ -103,6 +104,7 @@ class WatchedSession(Session):
         self._session = session
         self._before = before
         self.another = session.another and self._beside
+        self.is_here = session.is_here
         self.calls: list[Call] = []
 
     def call(self, call: Call, handlers: Handlers | None = None) -> dict[str, Any]:
@@ -163,20 +165,20 @@ class CountedSession(StreamedSession):
         moved = self._counters["moved"]
         moved[self._operation] = moved.get(self._operation, 0) + length
 
-    def _write(self, data: bytes) -> None:
-        self._count(len(data))
-        super()._write(data)
+    def _write(self, pieces: list[Piece]) -> None:
+        self._count(sum(map(len, pieces)))
+        super()._write(pieces)
 
-    def _read(self, length: int) -> bytes:
+    def _read_into(self, taken: bytearray | memoryview) -> bytearray | memoryview:
         left = self._counters["left"]
         if left is None:
-            data = super()._read(length)
+            data = super()._read_into(taken)
         elif left <= 0:
             self._at_end = True
             self._process.kill()
-            return b""
+            return bytearray()
         else:
-            data = super()._read(min(length, left))
+            data = super()._read_into(memoryview(taken)[:left] if left < len(taken) else taken)
             self._counters["left"] = left - len(data)
         self._count(len(data))
         return data

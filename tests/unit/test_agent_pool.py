@@ -70,6 +70,7 @@ def test_no_second_agent_is_started_where_there_is_no_need_or_no_way() -> None:
         session.another = lambda: started.append(start()) or started[-1]  # type: ignore[func-returns-value]
         with AgentPool(session, 2) as pool:
             pool.each(iter([]), read)
+            pool.each(iter(["/dev/null"]), read)
         assert not started
 
 

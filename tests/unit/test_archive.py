@@ -12,29 +12,44 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.papermerge.backup.plugins.module_utils.durable import Piece
 from ansible_collections.papermerge.backup.plugins.module_utils.media import archive
 from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import ArchivedFile, Archiver, in_tar
+from ansible_collections.papermerge.backup.plugins.module_utils.media.frames import Compressor
 from ansible_collections.papermerge.backup.plugins.module_utils.media.root import MediaRoot
 
 Interfere = Callable[[int], object]
 
 
+class Plain:
+    """Takes a tar frame by frame."""
+
+    def __init__(self) -> None:
+        self.frames = [bytearray()]
+
+    def send(self, pieces: list[Piece]) -> None:
+        for piece in pieces:
+            self.frames[-1].extend(piece)
+
+    def end_frame(self) -> None:
+        self.frames.append(bytearray())
+
+    def compressor(self, sink: Callable[[bytes], object]) -> Compressor:
+        raise AssertionError("a plain tar needs no compressor")
+
+
 def archived(root: Path, paths: list[bytes], frame_bytes: int = 32 << 20) -> tuple[list[ArchivedFile], list[bytes]]:
     """Return what became of the files, and the tar frame by frame."""
     media = MediaRoot(str(root))
-    frames = [bytearray()]
-
-    def write(data: bytes) -> None:
-        frames[-1].extend(data)
-
+    output = Plain()
     try:
-        archiver = Archiver(media, write, lambda: frames.append(bytearray()), frame_bytes)
+        archiver = Archiver(media, output, False, frame_bytes)
         files = list(archiver.archive(paths))
     finally:
         media.close()
-    assert frames.pop() == b""
-    assert archiver.tar_size == sum(map(len, frames))
-    return files, [bytes(frame) for frame in frames]
+    assert output.frames.pop() == b""
+    assert archiver.tar_size == sum(map(len, output.frames))
+    return files, [bytes(frame) for frame in output.frames]
 
 
 def members(frames: list[bytes]) -> dict[str, bytes]:
@@ -50,17 +65,17 @@ def members(frames: list[bytes]) -> dict[str, bytes]:
 @pytest.fixture
 def interfere(monkeypatch: pytest.MonkeyPatch) -> Callable[[Interfere], None]:
     """Let something happen to a file between the look at it and the end of reading it."""
-    real = os.pread
+    real = os.preadv
 
     def install(action: Interfere) -> None:
         calls = iter(range(1000))
 
-        def pread(descriptor: int, length: int, offset: int) -> bytes:
-            content = real(descriptor, length, offset)
+        def preadv(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+            count = real(descriptor, buffers, offset)
             action(next(calls))
-            return content
+            return count
 
-        monkeypatch.setattr(archive.os, "pread", pread)
+        monkeypatch.setattr(archive.os, "preadv", preadv)
 
     return install
 
@@ -106,14 +121,14 @@ def test_a_large_file_that_changes_its_size_is_padded_and_never_taken_for_sound(
     path = tmp_path / "a"
     path.write_bytes(b"x" * (3 << 20))
     (tmp_path / "b").write_bytes(b"behind it")
-    real = os.read
+    real = os.readv
 
-    def read(descriptor: int, length: int) -> bytes:
-        piece = real(descriptor, length)
+    def readv(descriptor: int, buffers: list[memoryview]) -> int:
+        count = real(descriptor, buffers)
         os.truncate(path, new_size)
-        return piece
+        return count
 
-    monkeypatch.setattr(archive.os, "read", read)
+    monkeypatch.setattr(archive.os, "readv", readv)
     files, frames = archived(tmp_path, [b"a", b"b"])
     assert [file.state for file in files] == ["changing", "ok"]
     assert in_tar(files[0])

@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
 from tests.support.instances import MadeInstance, files_below
 from tests.support.snapshots import WatchedSession, interpreter_without, local_agent, put_back, take, verify
+from tests.support.zstd_frames import RAW, frames_of
 
 
 def python_3_8() -> str:
@@ -53,8 +54,10 @@ def python(request: pytest.FixtureRequest) -> str:
 
 
 def frames_with_a_checksum(place: InstanceDirectory) -> set[bool]:
-    """Tell of each part whether its first frame has a checksum of its content, whoever wrote it."""
-    return {bool(path.read_bytes()[4] & 4) for path in place.parts_path.glob("*.tar.zst")}
+    """Tell of each frame that was compressed whether it has a checksum of its content, whoever wrote it."""
+    frames = [frame for path in place.parts_path.glob("*.tar.zst") for frame in frames_of(path.read_bytes())]
+    assert frames
+    return {has_checksum for has_checksum, kinds in frames if kinds != {RAW}}
 
 
 @pytest.mark.parametrize("zstd_here", [True, False], ids=["zstd", "no zstd"])

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.ssh im
     SshOptions,
     askpass_environment,
     options_from,
+    prefer_quick_cipher,
     ssh_command,
     user_arguments,
 )
@@ -150,3 +152,34 @@ def test_the_options_of_ansibles_connection_are_read() -> None:
     )
     assert options.host_key_checking is False
     assert options_from({"host": "h"}.get).timeout == 10
+
+
+def ciphers_of(argv: list[str]) -> list[str]:
+    said = subprocess.run([argv[0], "-G", *argv[1:]], capture_output=True, text=True, check=True).stdout
+    return next(line.split()[1] for line in said.splitlines() if line.startswith("ciphers ")).split(",")
+
+
+def test_the_quickest_cipher_is_preferred_among_those_that_were_offered_anyhow(tmp_path: Path) -> None:
+    if shutil.which("ssh") is None or " aes " not in Path("/proc/cpuinfo").read_text("ascii"):
+        pytest.skip("no ssh, or a processor without AES")
+    usual = ssh_command(SshOptions("somewhere"), "true")
+    quick = prefer_quick_cipher(usual)
+    assert ciphers_of(usual)[0] == "chacha20-poly1305@openssh.com"
+    assert ciphers_of(quick)[0] == "aes128-gcm@openssh.com"
+    assert set(ciphers_of(quick)) == set(ciphers_of(usual))
+    assert quick[-3:] == usual[-3:]
+
+    config = tmp_path / "config"
+    for chosen in ("aes256-ctr", "chacha20-poly1305@openssh.com,aes256-ctr"):
+        config.write_text(f"Ciphers {chosen}\n", encoding="ascii")
+        strict = ssh_command(SshOptions("somewhere", common_args=f"-F {config}"), "true")
+        assert prefer_quick_cipher(strict) == strict
+    own = ssh_command(SshOptions("somewhere", extra_args="-c aes256-ctr"), "true")
+    assert prefer_quick_cipher(own) == own
+
+
+def test_an_ssh_that_does_not_answer_for_its_settings_is_used_as_it_is() -> None:
+    argv = ssh_command(SshOptions("somewhere", executable="/bin/false"), "true")
+    assert prefer_quick_cipher(argv) == argv
+    argv = ssh_command(SshOptions("somewhere", executable="/nowhere/ssh"), "true")
+    assert prefer_quick_cipher(argv) == argv

@@ -403,7 +403,7 @@ def test_garbage_from_the_other_side_is_a_lost_connection(tmp_path: Path) -> Non
 
 def test_garbage_to_the_agent_ends_it() -> None:
     session = local_agent()
-    session._write(b"GET / HTTP/1.0\r\n\r\n")
+    session._write([b"GET / HTTP/1.0\r\n\r\n"])
     wait_until_gone(session.pid)
     session.close()
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from ..durable import open_private, sync_directory, sync_file
+from ..durable import Piece, open_private, sync_directory, sync_file, write_pieces
 from ..errors import SettingError, describe_os_error
 from .workspace import Cleanup
 
@@ -33,9 +33,14 @@ class HostFile:
             raise SettingError("cannot write on the host: {0}".format(describe_os_error(error))) from None
 
     def write(self, data: bytes) -> None:
-        self._stream.write(data)
-        self._digest.update(data)
-        self.size += len(data)
+        self.write_pieces([data])
+
+    def write_pieces(self, pieces: List[Piece]) -> None:
+        """Write pieces one after another, without joining them."""
+        write_pieces(self._stream.fileno(), pieces)
+        for piece in pieces:
+            self._digest.update(piece)
+            self.size += len(piece)
 
     def finish(self) -> str:
         """Bring the file to disk under its name and return its SHA-256 in hex."""

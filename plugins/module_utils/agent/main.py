@@ -21,6 +21,7 @@ import time
 import traceback
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, cast
 
+from ..durable import Piece, write_pieces
 from ..errors import BackupError, ConnectionLost, SpaceError, describe_os_error
 from . import protocol
 from .manners import Manners, adopt
@@ -29,6 +30,8 @@ from .workspace import Cleanup, OwnDirectory
 
 EXIT_FAILED = 1
 EXIT_ABANDONED = 70
+#: The most that one frame of data holds.
+DATA_BYTES = 1 << 20
 #: Seconds between two looks at the file that a staged agent answers into.
 OUTPUT_CHECK = 1.0
 
@@ -61,10 +64,8 @@ class Channel:
         for work in (self._watch_output,) if batch else (self._listen, self._watch, self._beat):
             threading.Thread(target=work, daemon=True).start()
 
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+    def _write(self, pieces: List[Piece]) -> None:
+        write_pieces(self._descriptor, pieces)
 
     # -- directories that live longer than one operation -------------------------------------------------------------
 
@@ -99,13 +100,22 @@ class Channel:
     # -- what operations use ------------------------------------------------------------------------------------------
 
     def data(self, piece: bytes) -> None:
-        """Send bytes of the archive or dump, in frames of at most 1 MiB."""
-        if len(piece) <= 1 << 20:
-            self._writer.send(protocol.DATA, piece)
-            return
-        view = memoryview(piece)
-        for start in range(0, len(view), 1 << 20):
-            self._writer.send(protocol.DATA, bytes(view[start : start + (1 << 20)]))
+        """Send bytes of the archive or dump."""
+        self.data_pieces([piece])
+
+    def data_pieces(self, pieces: List[Piece]) -> None:
+        """Send bytes that lie in pieces, in frames of at most DATA_BYTES."""
+        some: List[Piece] = []
+        size = 0
+        for piece in pieces:
+            while size + len(piece) > DATA_BYTES:
+                view = memoryview(piece)
+                self._writer.send_pieces(protocol.DATA, [*some, view[: DATA_BYTES - size]], DATA_BYTES)
+                piece, some, size = view[DATA_BYTES - size :], [], 0
+            some.append(piece)
+            size += len(piece)
+        if size:
+            self._writer.send_pieces(protocol.DATA, some, size)
 
     def records(self, rows: Iterable[Dict[str, Any]]) -> None:
         """Send records in batches."""

@@ -19,20 +19,20 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 from ..database.engines import database_at
 from ..durable import pieces, sync_directory
 from ..errors import MediaError, SettingError, SpaceError, describe_os_error
-from ..media.archive import Archiver, in_tar
 from ..media.root import MediaRoot
 from ..owners import owner_name
 from ..papermerge.description import describe_instance
 from ..papermerge.instance import Instance, InstanceRequest, require_instance
 from ..paths import is_safe_member, path_fields, path_of
 from . import placing, restore
+from .archiving import archive_media
 from .configuration import archive_configuration
 from .hostfile import sink
 from .main import Channel
 from .rows import row_record
 from .scanning import hash_media, scan_media
 from .workspace import MEMORY_FILE_SYSTEMS, OwnDirectory, file_system_type, remove_abandoned, require_space
-from .zstd import Pipe, compress, compressor, zstd_program
+from .zstd import compress, zstd_program
 
 Arguments = Dict[str, Any]
 Result = Dict[str, Any]
@@ -127,75 +127,6 @@ def dump_database(channel: Channel, arguments: Arguments) -> Result:
         "dump_format": database.dump_format,
         "facts": dump.facts,
     }
-
-
-def archive_media(channel: Channel, arguments: Arguments) -> Result:
-    """Send one part: the files named by the input records as tar data, and a record for what became of each.
-
-    With ``compress`` each frame is a zstd frame; an event ends each frame either way.
-    """
-    root = MediaRoot(arguments["root"], arguments["media_allowed_roots"])
-    program = zstd_program() if arguments["compress"] else None
-    try:
-        paths = [path_of(fields) for fields in channel.input_records()]
-        with contextlib.ExitStack() as stack:
-            write, file = stack.enter_context(sink(arguments, channel.data, channel.cleanup))
-            frames = stack.enter_context(_Frames(channel, program, write))
-            archiver = Archiver(root, frames.write, frames.end, arguments["frame_bytes"])
-            members = done = 0
-
-            def rows() -> Iterator[bytes]:
-                nonlocal members, done
-                for found in archiver.archive(paths):
-                    members += in_tar(found)
-                    done += found.size
-                    yield found.as_line()
-                    channel.progress(done, arguments["size"])
-
-            channel.lines(rows())
-            stored = {"size": file.size, "sha256": file.finish()} if file is not None else None
-        return {"members": members, "tar_size": archiver.tar_size, "stored": stored}
-    finally:
-        root.close()
-
-
-class _Frames:
-    """Passes tar bytes on frame by frame, each through a compressor of its own where there is a program.
-
-    The event at the end of a frame tells how many stored bytes there are by then.
-    """
-
-    def __init__(self, channel: Channel, program: Optional[str], write: Callable[[bytes], object]) -> None:
-        self._channel = channel
-        self._program = program
-        self._sink = write
-        self._pipe: Optional[Pipe] = None
-        self._stored = 0
-
-    def _store(self, data: bytes) -> None:
-        self._stored += len(data)
-        self._sink(data)
-
-    def write(self, data: bytes) -> None:
-        if self._program is None:
-            self._store(data)
-            return
-        if self._pipe is None:
-            self._pipe = compressor(self._program, self._store)
-        self._pipe.write(data)
-
-    def end(self) -> None:
-        if self._pipe is not None:
-            self._pipe.close()
-            self._pipe = None
-        self._channel.event({"frame": "end", "stored": self._stored})
-
-    def __enter__(self) -> _Frames:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._pipe is not None:
-            self._pipe.stop()
 
 
 def archive_config(channel: Channel, arguments: Arguments) -> Result:

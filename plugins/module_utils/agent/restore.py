@@ -16,6 +16,7 @@ from ..database.view import View
 from ..durable import ExactReader, open_private, pieces, sync_file
 from ..errors import DamageError, SettingError, TargetError, ToolError, describe_os_error
 from ..media.extract import Extractor, Ownership, member_plans
+from ..media.frames import ZSTD_MAGIC
 from ..papermerge.instance import Instance
 from ..papermerge.releases import release_line_named, release_line_of
 from .configuration import require_free, restore_configuration
@@ -25,7 +26,7 @@ from .placing import clear_up, require_empty
 from .rows import row_record
 from .target import database_place_of, instance_on_target, media_root_of, server_of
 from .workspace import require_space
-from .zstd import ZSTD_MAGIC, decompressor, zstd_program
+from .zstd import decompressor, zstd_program
 
 Arguments = Dict[str, Any]
 Result = Dict[str, Any]

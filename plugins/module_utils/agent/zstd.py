@@ -12,11 +12,10 @@ import subprocess
 import threading
 from typing import IO, Callable, Iterable, List, Optional, Tuple, Type, cast
 
+from ..durable import Piece, write_pieces
 from ..errors import BackupError, DamageError, ToolError
 
 LEVEL = 1
-#: How every zstd frame begins (RFC 8878, 3.1.1).
-ZSTD_MAGIC = bytes.fromhex("28b52ffd")
 PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
 
@@ -77,13 +76,20 @@ class Pipe:
             self._process.kill()
 
     def write(self, data: bytes) -> None:
-        view = memoryview(data)
+        self.write_pieces([data])
+
+    def write_pieces(self, pieces: List[Piece]) -> None:
+        """Write pieces one after another, without joining them."""
         try:
-            while view:
-                view = view[os.write(self._input.fileno(), view) :]
+            write_pieces(self._input.fileno(), pieces)
         except BrokenPipeError:
             self.close()
             raise self._failure("the zstd program stopped reading") from None
+
+    @property
+    def closed(self) -> bool:
+        """Whether its process has ended."""
+        return self._process.returncode is not None
 
     def close(self) -> None:
         self._input.close()

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Iterable, List, Optional, Tuple
+from typing import Iterable, List, Tuple
 
 from ..errors import MediaError, describe_os_error
 from ..paths import shown
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+#: So many directories on the way to the last file stay open.
+KEPT_OPEN = 16
 
 
 class MediaRoot:
@@ -36,16 +38,16 @@ class MediaRoot:
         except OSError as error:
             raise MediaError("{0} cannot be opened: {1}".format(where, describe_os_error(error))) from None
         self._allowed: List[bytes] = [os.fsencode(os.path.realpath(path)) for path in allowed]
-        self._cached: Optional[Tuple[bytes, int]] = None
+        #: The way to the directory of the last file: (path, descriptor), each below the one before.
+        self._way: List[Tuple[bytes, int]] = []
 
     def close(self) -> None:
         self._forget()
         os.close(self.descriptor)
 
     def _forget(self) -> None:
-        if self._cached is not None:
-            os.close(self._cached[1])
-            self._cached = None
+        while self._way:
+            os.close(self._way.pop()[1])
 
     def allows_mount(self, target: bytes) -> bool:
         """Tell whether a resolved path lies in a directory that the user allows."""
@@ -71,43 +73,51 @@ class MediaRoot:
 
     def open_file(self, path: bytes) -> int:
         """Open a file below the root for reading and return its descriptor. Raises OSError, or MediaError for a link
-        that leads outside. The directory of the last file stays open, since files come in the order of their paths."""
-        directory, _slash, name = path.rpartition(b"/")
-        parent = self._directory(directory)
+        that leads outside. The way to the last file stays open, since files come in the order of their paths."""
         try:
-            return os.open(name, FILE, dir_fd=parent)
+            return self._open_file(path)
+        except FileNotFoundError:
+            if not self._way:
+                raise
+        # A directory on the way may be another one by now.
+        self._forget()
+        return self._open_file(path)
+
+    def _open_file(self, path: bytes) -> int:
+        directory, _slash, name = path.rpartition(b"/")
+        try:
+            return os.open(name, FILE, dir_fd=self._directory(directory))
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
         return os.open(self.resolve_link(path), FILE)
 
     def _directory(self, path: bytes) -> int:
+        """Return the descriptor of a directory, which stays ours. Raises OSError, or MediaError as open_file."""
+        way = self._way
+        if way and way[-1][0] == path:
+            return way[-1][1]
         if not path:
             return self.descriptor
-        if self._cached is not None and self._cached[0] == path:
-            return self._cached[1]
-        self._forget()
-        self._cached = (path, self.open_directory(path))
-        return self._cached[1]
+        while way and not path.startswith(way[-1][0] + b"/"):
+            os.close(way.pop()[1])
+        parent, end = (way[-1][1], len(way[-1][0]) + 1) if way else (self.descriptor, 0)
+        for name in path[end:].split(b"/"):
+            end += len(name)
+            walked = path[:end]
+            parent = self.enter(parent, name, walked)
+            if len(way) == KEPT_OPEN:
+                os.close(way.pop()[1])
+            way.append((walked, parent))
+            end += 1
+        return parent
 
     def open_directory(self, path: bytes) -> int:
         """Open a directory below the root and return its descriptor. Raises OSError, or MediaError as open_file."""
-        descriptor = os.open(b".", DIRECTORY, dir_fd=self.descriptor)
-        if not path:
-            return descriptor
-        walked: List[bytes] = []
-        try:
-            for name in path.split(b"/"):
-                walked.append(name)
-                following = self._enter(descriptor, name, b"/".join(walked))
-                os.close(descriptor)
-                descriptor = following
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
+        return os.open(b".", DIRECTORY, dir_fd=self._directory(path))
 
-    def _enter(self, parent: int, name: bytes, path: bytes) -> int:
+    def enter(self, parent: int, name: bytes, path: bytes) -> int:
+        """Open a directory below an open one, as :meth:`open_directory` would; ``path`` is that from the root."""
         try:
             return os.open(name, DIRECTORY, dir_fd=parent)
         except OSError as error:

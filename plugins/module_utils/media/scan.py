@@ -15,6 +15,8 @@ from .root import MediaRoot
 
 #: Names of this collection's own files on a host; what begins so is never part of a snapshot.
 OWN_PREFIX = b".papermerge-backup."
+#: Directories that are open at once on the way down, two descriptors each. Deeper ones are reached from the root again.
+OPEN_LEVELS = 64
 
 
 class ScannedFile(NamedTuple):
@@ -43,11 +45,24 @@ def scanned_file(fields: Dict[str, Any]) -> ScannedFile:
     )
 
 
-class Scanner:
-    """Walks a media root once. After the walk ``skipped`` counts what is neither file nor directory.
+class _Level(NamedTuple):
+    """An open directory on the way down, and what is left of its entries. ``path`` is empty for the root."""
 
-    ``excluded``: directories directly below the root that are left out. Memory holds the names of the subdirectories
-    still to visit, not the files.
+    path: bytes
+    descriptor: int
+    entries: Iterator[os.DirEntry[str]]
+    through_link: bool
+
+    def close(self) -> None:
+        self.entries.close()  # type: ignore[attr-defined]
+        os.close(self.descriptor)
+
+
+class Scanner:
+    """Walks a media root once, depth first. After the walk ``skipped`` counts what is neither file nor directory.
+
+    ``excluded``: directories directly below the root that are left out. Memory holds neither the files nor the
+    directories, except those whose depth is a multiple of OPEN_LEVELS until they are visited.
     """
 
     def __init__(self, root: MediaRoot, excluded: Sequence[bytes] = ()) -> None:
@@ -55,6 +70,7 @@ class Scanner:
         self._excluded = frozenset(excluded)
         self._device = os.fstat(root.descriptor).st_dev
         self._entered: Set[Tuple[int, int]] = set()
+        self._levels: List[_Level] = []
         self.skipped = 0
         self.skipped_example = b""
 
@@ -62,43 +78,70 @@ class Scanner:
         """Yield the files. Raises MediaError for a directory that cannot be read, and for a link or a mount that
         leads out of the allowed roots."""
         pending: List[Tuple[bytes, bool]] = [(b"", False)]
-        while pending:
-            directory, through_link = pending.pop()
-            try:
-                descriptor = self._root.open_directory(directory)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise self._unreadable(directory, error) from None
-            try:
-                self._check(descriptor, directory, through_link)
-                prefix = directory + b"/" if directory else b""
-                with os.scandir(descriptor) as entries:
-                    for entry in entries:
-                        path = prefix + os.fsencode(entry.name)
-                        if len(path) > MAX_PATH:
-                            raise self._too_long(path)
-                        status, linked = self._status(entry, path)
-                        if status is None:
-                            continue
-                        if stat.S_ISREG(status.st_mode):
-                            yield ScannedFile(
-                                path,
-                                status.st_size,
-                                status.st_mtime_ns,
-                                status.st_ctime_ns,
-                                status.st_dev,
-                                status.st_ino,
-                            )
-                        elif not stat.S_ISDIR(status.st_mode):
-                            self.skipped += 1
-                            self.skipped_example = self.skipped_example or path
-                        elif path not in self._excluded and not path.startswith(OWN_PREFIX):
-                            pending.append((path, through_link or linked))
-            except OSError as error:
-                raise self._unreadable(directory, error) from None
-            finally:
-                os.close(descriptor)
+        try:
+            while pending:
+                path, through_link = pending.pop()
+                self._enter(path, through_link)
+                while self._levels:
+                    yield from self._walk(pending)
+        finally:
+            while self._levels:
+                self._levels.pop().close()
+
+    def _enter(self, path: bytes, through_link: bool) -> None:
+        """Open a directory, below the one that was entered last if there is any, and make it the next to be read."""
+        try:
+            if self._levels:
+                descriptor = self._root.enter(self._levels[-1].descriptor, path.rpartition(b"/")[2], path)
+            else:
+                descriptor = self._root.open_directory(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._unreadable(path, error) from None
+        try:
+            self._check(descriptor, path, through_link)
+            self._levels.append(_Level(path, descriptor, os.scandir(descriptor), through_link))
+        except BaseException as error:
+            os.close(descriptor)
+            if isinstance(error, OSError):
+                raise self._unreadable(path, error) from None
+            raise
+
+    def _walk(self, pending: List[Tuple[bytes, bool]]) -> Iterator[ScannedFile]:
+        """Yield the files of the directory that was entered last, up to its next directory or its end."""
+        level = self._levels[-1]
+        prefix = level.path + b"/" if level.path else b""
+        try:
+            for entry in level.entries:
+                path = prefix + os.fsencode(entry.name)
+                if len(path) > MAX_PATH:
+                    raise self._too_long(path)
+                status, linked = self._status(entry, path)
+                if status is None:
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    yield ScannedFile(
+                        path,
+                        status.st_size,
+                        status.st_mtime_ns,
+                        status.st_ctime_ns,
+                        status.st_dev,
+                        status.st_ino,
+                    )
+                elif not stat.S_ISDIR(status.st_mode):
+                    self.skipped += 1
+                    self.skipped_example = self.skipped_example or path
+                elif path not in self._excluded and not path.startswith(OWN_PREFIX):
+                    through_link = level.through_link or linked
+                    if len(self._levels) == OPEN_LEVELS:
+                        pending.append((path, through_link))
+                    else:
+                        self._enter(path, through_link)
+                        return
+        except OSError as error:
+            raise self._unreadable(level.path, error) from None
+        self._levels.pop().close()
 
     def _status(self, entry: os.DirEntry[str], path: bytes) -> Tuple[Optional[os.stat_result], bool]:
         try:

@@ -43,23 +43,37 @@ def tar_bytes(header: bytes, size: int) -> int:
     return len(header) + size + padding(size)
 
 
-@lru_cache(maxsize=256)
-def _owner_fields(mode: int, uid: int, gid: int) -> bytes:
-    return b"%07o\0%07o\0%07o\0" % (mode & 0o7777, uid, gid)
+#: A piece of a header that many files share, and the sum of its bytes, for the checksum.
+_Fields = Tuple[bytes, int]
 
 
 @lru_cache(maxsize=256)
-def _name_fields(owner: str, group: str) -> bytes:
+def _owner_fields(mode: int, uid: int, gid: int) -> _Fields:
+    fields = b"%07o\0%07o\0%07o\0" % (mode & 0o7777, uid, gid)
+    return fields, sum(fields)
+
+
+@lru_cache(maxsize=256)
+def _name_fields(owner: str, group: str) -> _Fields:
     names = [name.encode("utf-8", "replace")[:31].ljust(32, b"\0") for name in (owner, group)]
-    return bytes(100) + b"ustar\x0000" + b"".join(names) + b"%07o\0%07o\0" % (0, 0)
+    fields = bytes(100) + b"ustar\x0000" + b"".join(names) + b"%07o\0%07o\0" % (0, 0)
+    return fields, sum(fields)
 
 
-def _ustar(name: bytes, prefix: bytes, owner: bytes, size: int, mtime: int, kind: bytes, names: bytes) -> bytes:
-    """Return one block. ``owner`` and ``names`` come from the two functions above, since many files share them."""
-    head = b"%b%b%011o\0%011o\0" % (name.ljust(100, b"\0"), owner, size, mtime)
-    tail = b"%b%b%b" % (kind, names, prefix.ljust(167, b"\0"))
+def _ustar(name: bytes, prefix: bytes, owner: _Fields, size: int, mtime: int, kind: bytes, names: _Fields) -> bytes:
+    """Return one block. ``owner`` and ``names`` come from the two functions above."""
+    numbers = b"%011o\0%011o\0" % (size, mtime)
     # The checksum is that of the block with eight spaces in its own place.
-    return b"%b%06o\0 %b" % (head, sum(head) + sum(tail) + 8 * 32, tail)
+    checksum = sum(name) + owner[1] + sum(numbers) + 8 * 32 + kind[0] + names[1] + sum(prefix)
+    return b"%b%b%b%06o\0 %b%b%b" % (
+        name.ljust(100, b"\0"),
+        owner[0],
+        numbers,
+        checksum,
+        kind,
+        names[0],
+        prefix.ljust(167, b"\0"),
+    )
 
 
 def _pax_record(key: bytes, value: bytes) -> bytes:

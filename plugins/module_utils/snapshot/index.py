@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, Iterable, Iterator, NamedTuple, Optional
+from typing import Any, Dict, Iterable, Iterator, NamedTuple, Optional, Union
 
 from ..errors import DamageError
 from ..paths import MAX_PATH, is_safe_member, is_text, name_json, path_json, path_of, shown
@@ -37,8 +37,8 @@ class IndexEntry(NamedTuple):
 
     def encode(self) -> bytes:
         """Return the entry as a line with its newline."""
-        text = _LINE % (
-            path_json(self.path),
+        return index_line(
+            self.path,
             self.size,
             self.mode,
             self.mtime_ns,
@@ -47,16 +47,49 @@ class IndexEntry(NamedTuple):
             self.inode,
             self.uid,
             self.gid,
-            name_json(self.owner),
-            name_json(self.group),
+            self.owner,
+            self.group,
             self.sha256,
             self.part,
         )
-        return text.encode("ascii")
+
+
+def index_line(
+    path: bytes,
+    size: int,
+    mode: int,
+    mtime_ns: Union[int, str],
+    ctime_ns: Union[int, str],
+    device: Union[int, str],
+    inode: Union[int, str],
+    uid: int,
+    gid: int,
+    owner: str,
+    group: str,
+    sha256: str,
+    part: str,
+) -> bytes:
+    """Return the line of an entry; numbers that not every database can hold may be given as their digits."""
+    text = _LINE % (
+        path_json(path),
+        size,
+        mode,
+        mtime_ns,
+        ctime_ns,
+        device,
+        inode,
+        uid,
+        gid,
+        name_json(owner),
+        name_json(group),
+        sha256,
+        part,
+    )
+    return text.encode("ascii")
 
 
 _LINE = (
-    '{%s,"size":%d,"mode":%d,"mtime_ns":%d,"ctime_ns":%d,"device":%d,"inode":%d,"uid":%d,"gid":%d,'
+    '{%s,"size":%d,"mode":%d,"mtime_ns":%s,"ctime_ns":%s,"device":%s,"inode":%s,"uid":%d,"gid":%d,'
     '"owner":%s,"group":%s,"sha256":"%s","part":"%s"}\n'
 )
 #: The line as it nearly always is, in a tenth of the time that a JSON reader needs. It has no escapes, and its numbers

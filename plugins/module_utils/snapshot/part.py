@@ -55,9 +55,8 @@ class PartRecord:
             "tar_size": self.tar_size,
         }
         rows = ",\n".join(
-            '{%s,"size":%d,"sha256":"%s","offset":%d}'
-            % (path_json(member.path), member.size, member.sha256, member.offset)
-            for member in self.members
+            '{%s,"size":%d,"sha256":"%s","offset":%d}' % (path_json(path), size, sha256, offset)
+            for path, size, sha256, offset in self.members
         )
         return (json.dumps(head)[:-1] + ', "members": [\n' + rows + "\n]}\n").encode("ascii")
 

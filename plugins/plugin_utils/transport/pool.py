@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from types import TracebackType
 from typing import Generic, TypeVar
 
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Session
 
 Job = TypeVar("Job")
@@ -46,6 +47,10 @@ class _Pending(Generic[Job]):
             self._ahead.clear()
 
 
+def _none_beside() -> Session:
+    raise BackupError("there can be no other agent beside this one")
+
+
 class AgentPool:
     """Up to ``size`` agents on the host of a session, the session's own being the first.
 
@@ -55,8 +60,8 @@ class AgentPool:
 
     def __init__(self, session: Session, size: int) -> None:
         self._session = session
-        self._start = session.another
-        self._size = size if self._start is not None else 1
+        self._start = session.another or _none_beside
+        self._size = size if session.another is not None else 1
         self._lock = threading.Lock()
         self._others: list[Session] = []
         self._problems: list[BaseException] = []
@@ -80,12 +85,15 @@ class AgentPool:
         pending = _Pending(jobs)
         threads: list[threading.Thread] = []
         try:
+            ours = iter(pending)
+            # Before the others begin: for a single job nobody else is needed.
+            first = list(islice(ours, 1))
             for number in range(self._size - 1):
                 if not pending.has_more():
                     break
                 threads.append(threading.Thread(target=self._work_beside, args=(number, pending, work), daemon=True))
                 threads[-1].start()
-            for job in pending:
+            for job in chain(first, ours):
                 work(self._session, job)
         except BaseException as error:
             with self._lock:
@@ -113,7 +121,6 @@ class AgentPool:
         with self._lock:
             if number < len(self._others):
                 return self._others[number]
-        assert self._start is not None  # else the size is 1
         session = self._start()
         with self._lock:
             self._others.append(session)

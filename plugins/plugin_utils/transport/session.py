@@ -17,7 +17,10 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import Co
 
 @dataclass
 class Handlers:
-    """What to do with what an agent sends before its result, in the order of arrival. None: nobody needs it."""
+    """What to do with what an agent sends before its result, in the order of arrival. None: nobody needs it.
+
+    What ``data`` is given is used again for the next piece.
+    """
 
     records: Callable[[Iterator[dict[str, Any]]], object] | None = None
     data: Callable[[bytes], object] | None = None
@@ -79,6 +82,9 @@ class Session(ABC):
 
     #: Starts another agent on the same host, as this one was; None where there can be no other beside it.
     another: Callable[[], Session] | None = None
+
+    #: Whether the agent is a process of ours on this machine, so that a file which it writes is as good as our own.
+    is_here = False
 
     #: Whether each request runs in a process of its own, so that the caller has to undo what an earlier one left.
     separate_requests = False

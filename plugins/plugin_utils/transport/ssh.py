@@ -14,10 +14,12 @@ import itertools
 import os
 import shlex
 import stat
+import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 #: For -o the first value wins, so these stand before the user's own arguments.
 OWN_OPTIONS = (
@@ -30,6 +32,10 @@ OWN_OPTIONS = (
 )
 #: Compression, a shared socket, a terminal (which would change the bytes that pass through it).
 _OVERRULING = str.maketrans("", "", "CMt")
+#: What ssh offers first by itself, and what is quicker where a processor knows AES.
+USUAL_CIPHER, QUICK_CIPHER = "chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com"
+#: Asking ssh for its settings asks nobody else, unless a user's configuration does.
+ASK_SECONDS = 10.0
 #: Flags of ssh without an argument; only among these may -C hide in a cluster such as -Cq.
 PLAIN_FLAGS = frozenset("46AaCfGgKkMNnqsTtVvXxYy")
 
@@ -90,6 +96,28 @@ def ssh_command(options: SshOptions, remote_command: str) -> list[str]:
         argv += user_arguments(arguments)
     # The login shell may be anything; what it is given is one word that a POSIX shell gets to read.
     return [*argv, "--", options.host, f"/bin/sh -c {shlex.quote(remote_command)}"]
+
+
+def prefer_quick_cipher(argv: list[str]) -> list[str]:
+    """Return the command of :func:`ssh_command` with the ciphers that it would offer, the quickest one first.
+
+    A processor with instructions for AES needs two thirds of the time for it that ssh's first choice takes. Which
+    ciphers are offered, and what somebody has put first, stays as it is.
+    """
+    end = argv.index("--")
+    try:
+        if b" aes " not in Path("/proc/cpuinfo").read_bytes():
+            return argv
+        words = [argv[0], "-G", *argv[1:]]
+        said = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=ASK_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return argv
+    lines = said.stdout.decode("utf-8", "replace").splitlines()
+    offered = next((line.split()[1].split(",") for line in lines if line.startswith("ciphers ")), [""])
+    if said.returncode != 0 or offered[0] != USUAL_CIPHER or QUICK_CIPHER not in offered:
+        return argv
+    offered.remove(QUICK_CIPHER)
+    return [*argv[:end], "-o", "Ciphers=" + ",".join([QUICK_CIPHER, *offered]), *argv[end:]]
 
 
 @contextlib.contextmanager

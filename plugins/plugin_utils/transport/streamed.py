@@ -19,6 +19,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.agent import pro
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.manners import Manners
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.protocol import Frame, FrameWriter
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.zstd import widen
+from ansible_collections.papermerge.backup.plugins.module_utils.durable import Piece, write_pieces
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     BackupError,
     ConnectionLost,
@@ -78,6 +79,7 @@ class StreamedSession(Session):
         self._complaint = bytearray()
         self._prompts = 0
         self._buffer = bytearray()
+        self._data = bytearray()
         self._at_end = self._is_silent = False
         try:
             # A session of its own: an interrupt at the terminal reaches us, and we end the agent in order.
@@ -111,13 +113,15 @@ class StreamedSession(Session):
         """The process id of the client, for tests that end it."""
         return self._process.pid
 
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        most = self._limit.piece if self._limit else len(view)
-        while view:
-            count = os.write(self._input.fileno(), view[:most])
-            view = view[count:]
-            if self._limit:
+    def _write(self, written: list[Piece]) -> None:
+        if not self._limit:
+            write_pieces(self._input.fileno(), written)
+            return
+        for piece in written:
+            view = memoryview(piece)
+            while view:
+                count = os.write(self._input.fileno(), view[: self._limit.piece])
+                view = view[count:]
                 self._limit.passed(count)
 
     def _listen_to_errors(self) -> None:
@@ -142,7 +146,7 @@ class StreamedSession(Session):
             self._process.kill()
             return
         with contextlib.suppress(OSError):
-            self._write(self._login.password.encode("utf-8") + b"\n")
+            self._write([self._login.password.encode("utf-8") + b"\n"])
 
     def _greet(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -153,7 +157,7 @@ class StreamedSession(Session):
                 raise self._not_started()
         del self._buffer[: self._buffer.index(GREETING) + len(GREETING)]
         with contextlib.suppress(BrokenPipeError):
-            self._write(agent_pack(False, self._manners))
+            self._write([agent_pack(False, self._manners)])
 
     def _fill(self, timeout: float) -> bool:
         """Wait for more of the agent's output. Returns False at its end. Raises ConnectionLost after ``timeout``."""
@@ -170,8 +174,18 @@ class StreamedSession(Session):
             raise ConnectionLost(f"{self._host}: nothing heard for {timeout:.0f} s{self._last_words()}")
 
     def _read(self, length: int) -> bytes:
-        """Read exactly so much, or less at the end, into one buffer: every copy of a part's bytes costs."""
-        taken = bytearray(length)
+        """Read exactly so much, or less at the end."""
+        # Nobody changes it any more; bytes() would be one more copy.
+        return cast(bytes, self._read_into(bytearray(length)))
+
+    def _read_data(self, length: int) -> bytes:
+        """Read as above, into a buffer that the next frame of data uses again: new memory costs as much as a copy."""
+        if length > len(self._data):
+            self._data = bytearray(length)
+        return cast(bytes, self._read_into(memoryview(self._data)[:length]))
+
+    def _read_into(self, taken: bytearray | memoryview) -> bytearray | memoryview:
+        length = len(taken)
         have = min(length, len(self._buffer))
         taken[:have] = self._buffer[:have]
         del self._buffer[:have]
@@ -184,10 +198,9 @@ class StreamedSession(Session):
                 self._limit.passed(count)
             if not count:
                 self._at_end = True
-                return bytes(view[:have])
+                return taken[:have]
             have += count
-        # Nobody changes it any more; bytes() would be one more copy.
-        return cast(bytes, taken)
+        return taken
 
     def _last_words(self) -> str:
         lines = self._complaint.decode("utf-8", "replace").strip().splitlines()
@@ -221,7 +234,7 @@ class StreamedSession(Session):
     def _frames(self) -> Iterator[Frame]:
         while True:
             try:
-                frame = protocol.read_frame(self._read)
+                frame = protocol.read_frame(self._read, self._read_data)
             except ConnectionLost as error:
                 # The process may need a moment more than its output to end.
                 if not self._at_end:

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from ansible_collections.papermerge.backup.plugins.module_utils.agent.zstd import ZSTD_MAGIC
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import ToolError
+from ..errors import ToolError
+from .frames import ZSTD_MAGIC
 
 
 class FrameWatch:
@@ -47,7 +47,7 @@ class FrameWatch:
         head, self._head = bytes(self._head), bytearray()
         if len(head) == self.START:
             if head[:-1] != ZSTD_MAGIC:
-                raise ToolError(f"{self._name}: the host's zstd program sent something else than zstd frames")
+                raise ToolError("{0}: the host's zstd program sent something else than zstd frames".format(self._name))
             flags = head[-1]
             single, content = flags >> 5 & 1, flags >> 6
             self._skipped = (1 - single) + (0, 1, 2, 4)[flags & 3] + (single, 2, 4, 8)[content]
@@ -66,7 +66,9 @@ class FrameWatch:
         """Check that a frame has just ended, and that there was one since the last call. Raises ToolError."""
         if not self._frames or self._head or self._skipped or self._wanted != self.START:
             raise ToolError(
-                f"{self._name}: the host's zstd program did not send a whole zstd frame; look after zstd on the host"
+                "{0}: the host's zstd program did not send a whole zstd frame; look after zstd on the host".format(
+                    self._name
+                )
             )
         self._frames = 0
         self.ended = True
