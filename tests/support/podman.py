@@ -28,7 +28,10 @@ mount -t proc proc "$1/proc"
 mount --rbind /dev "$1/dev"
 mount -t sysfs sys "$1/sys"
 mount -t cgroup2 cgroup2 "$1/sys/fs/cgroup"
-for place in run tmp var/tmp var/lib/containers; do mkdir -p "$1/$place"; mount -t tmpfs tmpfs "$1/$place"; done
+for place in run tmp var/tmp var/lib/cni var/lib/containers etc/cni/net.d; do
+    mkdir -p "$1/$place"
+    mount -t tmpfs tmpfs "$1/$place"
+done
 mkdir -p "$1/tmp/collection/ansible_collections/papermerge/backup/plugins/module_utils"
 mount --bind -o ro "$2" "$1/tmp/collection/ansible_collections/papermerge/backup/plugins/module_utils"
 ip link set lo up
@@ -68,7 +71,7 @@ def in_podman(script: str) -> list[dict[str, Any]]:
 
 def _build(directory: Path) -> None:
     options = [f"--aptopt={line}" for line in apt_options()]
-    packages = "--include=podman,crun,conmon,netavark,python3"
+    packages = "--include=podman,crun,conmon,containernetworking-plugins,python3"
     words = ["mmdebstrap", "--mode=auto", "--variant=minbase", packages, "--dpkgopt=force-unsafe-io", *options]
     execute([*words, SUITE, directory / "root", *debian_sources()], timeout=900)
     for path, text in CONFIGURATION.items():
