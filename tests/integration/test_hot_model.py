@@ -123,7 +123,7 @@ def use_model(
     chosen = a_tenth_of(manifests, rng)
     for manifest in chosen:
         look_through_restored(in_use, generated, server, manifest, directory)
-    report("model of Papermerge 3.5", manifests, during, len(chosen))
+    report("model of Papermerge 3.5", in_use, manifests, during, chosen)
 
 
 def test_a_model_of_papermerge_3_5_in_use_by_four_processes_is_proved_and_opens(

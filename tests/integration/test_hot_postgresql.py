@@ -84,7 +84,7 @@ def use_papermerge(in_use: InUse, server: PostgresServer, directory: Path, count
     chosen = a_tenth_of(manifests, rng)
     for manifest in chosen:
         open_restored(in_use, server, manifest, directory)
-    report("Papermerge 2.0.2", manifests, during, len(chosen))
+    report("Papermerge 2.0.2", in_use, manifests, during, chosen)
 
 
 def test_a_papermerge_in_use_by_four_processes_is_proved_and_opens(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections import Counter
@@ -77,11 +78,26 @@ def a_tenth_of(manifests: list[dict[str, Any]], rng: random.Random) -> list[dict
     return [*chosen, manifests[-1]]
 
 
-def report(what: str, manifests: list[dict[str, Any]], during: Counter[str], opened: int) -> None:
+def disk_use(directory: Path) -> int:
+    """Return how many bytes all below a directory take on the disk, a file of several names once."""
+    seen = {}
+    for path in directory.rglob("*"):
+        status = path.lstat()
+        seen[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(seen.values())
+
+
+def report(
+    what: str, in_use: InUse, manifests: list[dict[str, Any]], during: Counter[str], opened: list[dict[str, Any]]
+) -> None:
     """Print what happened, for the log of a soak."""
     classes: Counter[str] = Counter()
     for manifest in manifests:
         classes.update(manifest["proof"]["classes"])
     changed = sum(manifest["proof"]["changed"] for manifest in manifests)
-    print(f"\n{what}: {len(manifests)} snapshots, {opened} restored and opened; rows {dict(+classes)}")
+    print(f"\n{what}: {len(manifests)} snapshots, {len(opened)} restored and opened; rows {dict(+classes)}")
     print(f"  {changed} changed originals reported; while they were taken: {dict(during)}")
+    numbers = ", ".join(str(number) for number in sorted(manifest["sequence"] for manifest in opened))
+    print(f"  seed {os.environ['PAPERMERGE_BACKUP_SEED']} chose snapshots {numbers} to be restored")
+    used = {"media": in_use.media, "repository": in_use.place.path}
+    print("  disk: " + ", ".join(f"{name} {disk_use(path) >> 20} MiB" for name, path in used.items()))

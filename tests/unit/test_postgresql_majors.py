@@ -53,12 +53,15 @@ def test_a_papermerge_on_every_major(place: InstanceDirectory, disk: Path, major
         assert database["server_version"].split(".")[0].split(" ")[-1] == str(major)
         deep = verify(place, "deep")
         url = generated.database_url + "_restored"
+        server.create_database("papermerge_restored", "papermerge")
         with local_agent(python) as session:
             result = put_back(place, disk / "restored", url, session, app_version=generated.version)
         assert deep["proved"] == result["proved"] == generated.expected_rows
         assert deep["row_counts_compared"] == len(result["row_counts"])
         for table, number in generated.counts.items():
             assert server.count(f'"{table}"', "papermerge_restored") == number
+        # The empty one that was there is gone.
+        assert server.databases() == ["papermerge", "papermerge_restored", "postgres"]
         assert our_sessions(server) == []
 
 
