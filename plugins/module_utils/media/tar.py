@@ -210,11 +210,14 @@ class TarReader:
 
     @staticmethod
     def _check(block: bytes) -> bytes:
+        found = _sum(block) - sum(block[148:156]) + 8 * 32
+        if block[148:156] == b"%06o\0 " % found:
+            return block[156:157]
         try:
             stored = int(block[148:156].rstrip(b"\0 ") or b"x", 8)
         except ValueError:
             stored = -1
-        if stored != _sum(block) - _sum(block[148:156]) + 8 * 32:
+        if stored != found:
             raise DamageError("the archive has a header with a wrong checksum")
         return block[156:157]
 
