@@ -104,6 +104,15 @@ def test_damaged_frames_are_left_to_a_reader_of_zstd_which_refuses_them(tmp_path
         assert found == b"".join(unpack([bytes(changed)], record.tar_size, "part"))
 
 
+def test_a_part_of_tiny_blocks_takes_no_memory_to_speak_of(tmp_path: Path, rng: random.Random) -> None:
+    path = tmp_path / "part"
+    content = rng.randbytes(70_000)
+    record = stored_part(path, [raw(content, 1), raw(content)])
+    with RawFrames(path, record) as frames:
+        assert not frames.prevail
+    assert content_of(path, record) == 2 * content
+
+
 def test_endless_empty_blocks_end(tmp_path: Path) -> None:
     path = tmp_path / "part"
     record = stored_part(path, [raw(b"x")])
