@@ -21,6 +21,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.sessio
     FileFrame,
     FilePiece,
 )
+from tests.support.snapshots import local_agent, staged_agent
 
 HEADER = bytes.fromhex("28b52ffd0038")
 
@@ -142,3 +143,26 @@ def test_pieces_are_about_as_large_as_one_frame_to_an_agent(tmp_path: Path, rng:
         ]
     assert sum(sizes) == 5 << 20
     assert max(sizes) <= raw_frames.PIECE + (128 << 10)
+
+
+@pytest.mark.parametrize("by_files", [False, True], ids=["streamed", "staged"])
+def test_what_lies_in_a_file_arrives_as_if_it_had_been_read(tmp_path: Path, rng: random.Random, by_files: bool) -> None:
+    path, target = tmp_path / "source", tmp_path / "target"
+    content = rng.randbytes(3_000_001)
+    path.write_bytes(content)
+    extents = [Extent(1, 1_000_000), Extent(2_000_000, 1_000_001), Extent(0, 1)]
+    scratch = tmp_path / "staging"
+    scratch.mkdir()
+    with path.open("rb") as stream, staged_agent(scratch) if by_files else local_agent() as session:
+        pieces: list[bytes | FilePiece] = [b"before", FilePiece(stream.fileno(), extents), b"behind"]
+        session.call(Call("write_file", {"host_path": str(target)}, data=pieces))
+    found = target.read_bytes()
+    assert found == b"before" + content[1:1_000_001] + content[2_000_000:] + content[:1] + b"behind"
+
+
+def test_a_file_that_the_kernel_cannot_pass_on_is_read(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    with open("/proc/self/mountinfo", "rb") as stream, local_agent() as session:
+        piece = FilePiece(stream.fileno(), [Extent(0, 20), Extent(20, 30)])
+        session.call(Call("write_file", {"host_path": str(target)}, data=[piece]))
+        assert target.read_bytes() == os.pread(stream.fileno(), 50, 0)

@@ -23,7 +23,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils import catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Session
 from tests.support.instances import MadeInstance, files_below
-from tests.support.snapshots import WatchedSession, local_agent, put_back, take
+from tests.support.snapshots import WatchedSession, local_agent, put_back, staged_agent, take
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory to another user, which only root can")
 PARTS = 6
@@ -104,6 +104,15 @@ def test_both_agents_unpack_and_the_result_is_what_was_there(
     with agents.session() as session:
         put_back(stored, target.media, target.database, session)
     assert len(agents.pids) == 2
+    assert files_below(target.media) == files_below(instance.media)
+    assert target.names == {"media", "db.sqlite3"}
+
+
+def test_agents_that_are_reached_by_files_unpack_one_part_after_another(
+    instance: MadeInstance, stored: InstanceDirectory, target: Target, tmp_path: Path
+) -> None:
+    with staged_agent(tmp_path) as session:
+        put_back(stored, target.media, target.database, session)
     assert files_below(target.media) == files_below(instance.media)
     assert target.names == {"media", "db.sqlite3"}
 
