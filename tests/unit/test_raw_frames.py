@@ -162,7 +162,7 @@ def test_what_lies_in_a_file_arrives_as_if_it_had_been_read(tmp_path: Path, rng:
 
 def test_a_file_that_the_kernel_cannot_pass_on_is_read(tmp_path: Path) -> None:
     target = tmp_path / "target"
-    with open("/proc/self/mountinfo", "rb") as stream, local_agent() as session:
+    with open("/proc/self/auxv", "rb") as stream, local_agent() as session:
         piece = FilePiece(stream.fileno(), [Extent(0, 20), Extent(20, 30)])
         session.call(Call("write_file", {"host_path": str(target)}, data=[piece]))
         assert target.read_bytes() == os.pread(stream.fileno(), 50, 0)
