@@ -211,8 +211,8 @@ def _race(
     site.own()
     tree = made.tree
     tell(
-        f"{name}, {site.name}: {tree.files:,} files in {tree.directories:,} directories, {tree.media_bytes / 1e9:.2f} GB, "
-        f"database {tree.database_bytes / 1e6:.1f} MB, made in {time.monotonic() - begun:.1f} s"
+        f"{name}, {site.name}: {tree.files:,} files in {tree.directories:,} directories, "
+        f"{tree.media_bytes / 1e9:.2f} GB, database {tree.database_bytes / 1e6:.1f} MB, made in {time.monotonic() - begun:.1f} s"
     )
     report["trees"][name] = {**vars(tree), "words": SHAPES[name].words}
     report["file_systems"][site.name] = site.file_system()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The instances that are measured: media directories as Papermerge 2.0 lays them out, and the databases of them.
 
-Papermerge makes the OCR text of a page when the document comes in, previews and hOCR when somebody looks at the page; so
-few pages have them.
+Papermerge makes the OCR text of a page when the document comes in, previews and hOCR when somebody looks at the page;
+so few pages have them.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Shape:
     """What a tree is like at scale 1; see SHAPES.
 
     ``text_share``: of the documents, that many have pages of text instead of pictures. ``fullest``: share of the pages
-    that one document has, in one directory. ``holes``: a document is a page of text and then a hole, which takes no room
-    but is read, hashed and sent as any other bytes.
+    that one document has, in one directory. ``holes``: a document is a page of text and then a hole, which takes no
+    room but is read, hashed and sent as any other bytes.
     """
 
     words: str
@@ -270,9 +270,12 @@ class _Writer:
         """Make a directory with its parents and return its path."""
         if path not in self._made:
             self.directory(path.rpartition(b"/")[0])
-            os.mkdir(self._root + b"/" + path)
             self._made.add(path)
-            self.directories += 1
+            try:
+                os.mkdir(self._root + b"/" + path)
+                self.directories += 1
+            except FileExistsError:
+                pass  # of documents that were there before
         return path
 
     def write(self, path: bytes, pieces: list[bytes | memoryview], hole_to: int = 0) -> None:
