@@ -29,8 +29,8 @@ HEAD = """\
 # Performance
 
 Written by `./dev bench`. Every figure is a median; a ratio is the median of the ratios of runs that took place side by
-side, to the line in the same table that has 1.00. Nothing here is a promise for other machines: measure on your own, see
-`./dev bench --help`.
+side, to the line in the same table that has 1.00. Nothing here is a promise for other machines: measure on your own,
+see `./dev bench --help`.
 
 ![Times as ratios](performance.svg)
 """
@@ -38,7 +38,8 @@ NOTES = """\
 ## How it was measured
 
 - `papermerge.backup` is the collection's own code in a process without Ansible; `playbooks` is the whole command of a
-  user. It hashes every file, indexes and proves it, and dumps the database; `tar`, `rsync` and `manage.py backup` do not.
+  user. It hashes every file, indexes and proves it, and dumps the database; `tar`, `rsync` and `manage.py backup` do
+  not.
 - Contenders take turns within a round. restic, borg, `manage.py backup` and `community.general.archive` run fewer
   rounds, and in the incremental parts alone, after the others. restic encrypts; borg runs without encryption, with its
   default compression.
@@ -122,7 +123,7 @@ def _cells(results: Results, row: Row) -> list[str]:
     ratio = results.ratio(row)
     peaks = [f"{name} {peak / 1e6:.0f}" for name, peak in row.memory.items() if peak >= SMALL]
     return [
-        row.name.replace("|", "\\|"),
+        row.name,
         str(len(row.runs)),
         f"{row.seconds:.2f}",
         "" if ratio is None else f"{ratio:.2f}",
@@ -139,6 +140,7 @@ def _megabytes(count: int | None) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     columns = range(len(heads))
     widths = [max(len(row[column]) for row in (heads, *rows)) for column in columns]
     texts = {0, len(heads) - 1}
