@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import UnsupportedError
-from ansible_collections.papermerge.backup.plugins.plugin_utils.action import BackupAction
+from ansible_collections.papermerge.backup.plugins.plugin_utils.action import BackupAction, display
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import snapshot_row
 from ansible_collections.papermerge.backup.plugins.plugin_utils.restore import RestoreRequest, restore_snapshot
 
@@ -33,7 +33,7 @@ class ActionModule(BackupAction):
             config=arguments["config"],
         )
         with self.session(self.place().name) as session:
-            result = restore_snapshot(session, place, request, self.progress, check_only=self.check_mode)
+            result = restore_snapshot(session, place, request, self.progress, self.check_mode, display.warning)
         return {"changed": True, **result}
 
     def row(self, result: dict[str, Any]) -> dict[str, Any]:

@@ -64,6 +64,17 @@ class ExactReader:
         self._source = source
         self._piece = memoryview(b"")
 
+    def some(self, length: int) -> Union[bytes, memoryview]:
+        """Return at least one byte and at most so many, uncopied; nothing at the end."""
+        while not self._piece:
+            piece = next(self._source, None)
+            if piece is None:
+                return b""
+            self._piece = memoryview(piece)
+        taken = self._piece[:length]
+        self._piece = self._piece[length:]
+        return taken
+
     def read(self, length: int) -> bytes:
         if length <= len(self._piece):
             taken = bytes(self._piece[:length])

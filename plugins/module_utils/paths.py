@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from functools import lru_cache
 from typing import Any, Dict, Mapping
 
@@ -76,6 +77,10 @@ def shown(path: bytes) -> str:
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
+#: An empty, ``.`` or ``..`` name between slashes or the ends, or a zero byte.
+_UNSAFE = re.compile(rb"(?:\A|/)\.{0,2}(?:/|\Z)|\0")
+
+
 def is_safe_member(path: bytes) -> bool:
     """Tell whether a path stays below the directory it is put in: relative, without empty, ``.`` or ``..`` parts."""
-    return bool(path) and b"\0" not in path and all(part not in (b"", b".", b"..") for part in path.split(b"/"))
+    return _UNSAFE.search(path) is None

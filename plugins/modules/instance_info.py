@@ -86,6 +86,13 @@ instance:
       returned: always
       type: str
       sample: "2.0"
+    release_line_only:
+      description:
+        - Whether nothing but the release line is known. No file tells the version then, and RV(instance.version) is the
+          newest one of the line that the schema of the database belongs to.
+      returned: always
+      type: bool
+      sample: false
     media_root:
       description: The media directory.
       returned: always

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import open_private
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
@@ -28,12 +30,16 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof i
 
 _SCHEMA = """
 create table file (path blob primary key, size integer, mode integer, mtime_ns, ctime_ns, device, inode, uid integer,
-                   gid integer, owner text, grp text, sha256 text, part text, state text, reason text) without rowid;
+                   gid integer, owner text, grp text, sha256 text, part text, state text, reason text,
+                   line integer) without rowid;
 create table expected (path blob, row text, key text);
 create table directory (path blob);
 create table held (path blob primary key, sha256 text) without rowid;
 """
 _ENTRY = "path, size, mode, mtime_ns, ctime_ns, device, inode, uid, gid, owner, grp, sha256, part"
+_ENTRY_ROW = f"(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{OK}')"
+#: Rows of one statement: every SQLite takes 999 values.
+_ROWS = 75
 #: What a file is before anybody has read it.
 SCANNED = "scanned"
 ROW_DELETED = "row_deleted"
@@ -44,6 +50,12 @@ SETTLED = "settled"
 def _number(value: int) -> int | str:
     """Return a time, device or inode as SQLite can hold it: times after 2262 and hashed inodes exceed its integers."""
     return value if -(1 << 63) <= value < 1 << 63 else str(value)
+
+
+def _batches(entries: Iterable[IndexEntry], count: int) -> Iterator[list[IndexEntry]]:
+    pending = iter(entries)
+    while batch := list(islice(pending, count)):
+        yield batch
 
 
 class Catalog:
@@ -124,27 +136,15 @@ class Catalog:
 
     def add_entries(self, entries: Iterable[IndexEntry]) -> None:
         """Take files from an index."""
-        self._db.executemany(
-            f"insert into file ({_ENTRY}, state) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{OK}')",
-            (
-                (
-                    entry.path,
-                    entry.size,
-                    entry.mode,
-                    _number(entry.mtime_ns),
-                    _number(entry.ctime_ns),
-                    _number(entry.device),
-                    _number(entry.inode),
-                    entry.uid,
-                    entry.gid,
-                    entry.owner,
-                    entry.group,
-                    entry.sha256,
-                    entry.part,
-                )
-                for entry in entries
-            ),
-        )
+        # Several rows in one statement: each statement gives Python's lock away, and has to wait for it beside threads.
+        for batch in _batches(entries, _ROWS):
+            rows = ", ".join([_ENTRY_ROW] * len(batch))
+            values: list[Any] = []
+            for entry in batch:
+                values += entry
+                if max(entry[3:7]) >= 1 << 63 or min(entry[3:7]) < -(1 << 63):
+                    values[-len(entry) :] = (*entry[:3], *map(_number, entry[3:7]), *entry[7:])
+            self._db.execute(f"insert into file ({_ENTRY}, state) values {rows}", values)
 
     def add_expected(self, rows: Iterable[tuple[bytes, str, str]]) -> None:
         """Take version rows whose file is expected: (path, row, key)."""
@@ -216,6 +216,10 @@ class Catalog:
         condition, values = ("part = ?", (part,)) if part is not None else ("part is not null", ())
         for row in self._db.execute(f"select {_ENTRY} from file where {condition} order by path", values):
             yield IndexEntry(*row[:3], *map(int, row[3:7]), *row[7:])
+
+    def contents(self, part: str) -> Iterator[tuple[bytes, int, str]]:
+        """Yield (path, size in bytes, SHA-256) of the files that are in a part."""
+        yield from self._db.execute("select path, size, sha256 from file where part = ?", (part,))
 
     def index_by_part(self) -> None:
         """Make :meth:`entries` of one part quick."""

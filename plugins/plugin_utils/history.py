@@ -25,7 +25,7 @@ class History:
         self.path = path
 
     def append(self, event: str, snapshot: str, manifest_sha256: str, **details: Any) -> None:
-        """Record an event: ``committed``, ``verified`` or ``pruned``."""
+        """Record an event: ``committed``, ``verified``, ``damaged`` or ``pruned``."""
         row = {
             "event": event,
             "snapshot": snapshot,
@@ -72,6 +72,10 @@ class History:
     def pruned(self) -> list[str]:
         """Return the ids of the snapshots that were removed on purpose."""
         return [str(row.get("snapshot")) for row in self.rows() if row.get("event") == "pruned"]
+
+    def damaged_parts(self) -> set[str]:
+        """Return the ids of the parts that a verification has found damaged; content is never relied on there again."""
+        return {str(row.get("part")) for row in self.rows() if row.get("event") == "damaged"}
 
     def last_verified(self) -> dict[str, dict[str, Any]]:
         """Return the last verification of every snapshot, by id.

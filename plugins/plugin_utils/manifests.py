@@ -33,8 +33,9 @@ class Gathered:
     """Everything that a create has brought together.
 
     ``found``, ``dump`` and ``scan``: what the agent answered. ``config``: the stored settings and what the manifest
-    says of them. ``totals``: number of files and their size in bytes. ``reasons``: why the snapshot counts as loss,
-    ``accepted`` all the same. ``previous``: the snapshot that the proof was compared with.
+    says of them. ``new_parts``: those of the parts that this create has made. ``totals``: number of files and their
+    size in bytes. ``reasons``: why the snapshot counts as loss, ``accepted`` all the same. ``previous``: the snapshot
+    that the proof was compared with.
     """
 
     host: str
@@ -53,6 +54,7 @@ class Gathered:
     index: StoredFile
     config: tuple[StoredFile, dict[str, Any]] | None
     parts: list[StoredPart]
+    new_parts: list[StoredPart]
     totals: tuple[int, int]
     proof: Proof
     reasons: list[str]
@@ -64,7 +66,7 @@ def build_manifest(it: Gathered) -> Manifest:
     """Return the manifest of what a create has gathered."""
     files, size = it.totals
     own = [it.database.size, it.index.size] + ([it.config[0].size] if it.config is not None else [])
-    stored = sum(own) + sum(part.size + part.record_size for part in it.parts)
+    stored, new = (sum(own) + sum(part.size + part.record_size for part in parts) for parts in (it.parts, it.new_parts))
     return Manifest(
         {
             "format": FORMAT,
@@ -81,6 +83,7 @@ def build_manifest(it: Gathered) -> Manifest:
                 "version": it.found["version"],
                 "found_in": it.found["version_found_in"],
                 "release_line": it.line.name,
+                "release_line_only": it.found["release_line_only"],
                 "project_dir": it.found["project_dir"],
             },
             "database": {
@@ -117,7 +120,7 @@ def build_manifest(it: Gathered) -> Manifest:
                 "files": files,
                 "media_bytes": size,
                 "stored_bytes": stored,
-                "new_bytes": stored,
+                "new_bytes": new,
                 "skipped_special_files": it.scan["skipped"],
             },
             "timings": it.timings,
@@ -130,6 +133,7 @@ def build_manifest(it: Gathered) -> Manifest:
 def warn_of(manifest: Manifest, previous: StoredSnapshot | None, warn: Callable[[str], object]) -> None:
     """Tell what a person should look at, though nothing failed."""
     _warn_of_another_host(manifest, previous, warn)
+    _warn_of_an_uncertain_version(manifest, warn)
     _warn_of_what_is_not_proved(manifest, warn)
     _warn_of_changes(manifest, previous, warn)
 
@@ -144,6 +148,15 @@ def _warn_of_another_host(manifest: Manifest, previous: StoredSnapshot | None, w
         warn(
             f"instance {manifest.instance} was backed up from host {before} before and from {here} now; two hosts "
             "need two names: set papermerge_backup_instance"
+        )
+
+
+def _warn_of_an_uncertain_version(manifest: Manifest, warn: Callable[[str], object]) -> None:
+    """Tell when nothing but the release line is known: a restore has to go onto the very release."""
+    if manifest.release_line_only:
+        warn(
+            f"no file tells the version of Papermerge, so {manifest.id} says {manifest.version} by the "
+            f"{manifest.papermerge['found_in']}; set papermerge_backup_app_version to the release that is installed"
         )
 
 

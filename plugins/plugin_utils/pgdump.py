@@ -16,8 +16,8 @@ from ansible_collections.papermerge.backup.plugins.module_utils.database.collect
     collected_tables,
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.database.place import DatabasePlace
+from ansible_collections.papermerge.backup.plugins.module_utils.database.postgresql.archive import read_head
 from ansible_collections.papermerge.backup.plugins.module_utils.database.postgresql.programs import (
-    archive_major,
     client_of,
     restore_tool,
 )
@@ -39,9 +39,9 @@ def read_archive(content: Iterator[bytes], name: str, line: ReleaseLine, schemas
     Raises ToolError where no pg_restore reads the dump, DamageError when it stops at an error.
     """
     client = client_of(DatabasePlace("postgresql"))
-    reader, pieces = archive_major(content)
+    head, pieces = read_head(content)
     try:
-        tool = restore_tool(client, reader, 0)
+        tool = restore_tool(client, head.reader, 0)
     except ToolError as error:
         raise ToolError(
             f"a deep verification of {name} reads the dump with pg_restore, on the controller: {error.message}"

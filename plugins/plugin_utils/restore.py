@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,12 +49,18 @@ class RestoreRequest(Discovery):
 
 
 def restore_snapshot(
-    session: Session, place: InstanceDirectory, request: RestoreRequest, progress: Progress, check_only: bool = False
+    session: Session,
+    place: InstanceDirectory,
+    request: RestoreRequest,
+    progress: Progress,
+    check_only: bool = False,
+    warn: Callable[[str], object] = lambda _text: None,
 ) -> dict[str, Any]:
     """Restore a snapshot onto an empty target; returns what was done.
 
     Raises a BackupError when the snapshot does not verify or the target does not fit, before anything is written;
     after any later error the target is as it was. ``check_only`` stops before anything is written.
+    ``warn`` is told what a person should look at, though nothing failed.
     """
     begun = time.monotonic()
     snapshot = place.select(request.snapshot)
@@ -67,6 +73,8 @@ def restore_snapshot(
         verification = Verification(place, snapshot, progress, scratch)
         verification.check_stored(catalog)
         target = _check_target(session, manifest, request, clear_up=not check_only)
+        if target["version_note"]:
+            warn(target["version_note"])
         result = {
             "snapshot": describe_snapshot(manifest, place),
             "media_root": target["media_root"],
@@ -93,6 +101,7 @@ def _check_target(session: Session, manifest: Manifest, request: RestoreRequest,
                 "config": manifest.config_entries if request.config else [],
                 "clear_up": clear_up,
                 "snapshot_version": manifest.version,
+                "snapshot_line_only": manifest.release_line_only,
                 "source_media_root": str(manifest.media["root"]),
                 "source_database": {
                     "engine": manifest.engine,
@@ -135,7 +144,7 @@ class _Restore:
                 self._session,
                 self._catalog,
                 self._progress,
-                state["media_stage"],
+                state,
                 {"directory_mode": self._manifest.media["mode"], "directory_owner": self._manifest.media["owner"]},
                 bool(self._target["zstd"]),
             )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ansible_collections.papermerge.backup.plugins.module_utils.durable import open_private, pieces, sync_file
+from ansible_collections.papermerge.backup.plugins.module_utils.durable import PIECE, open_private, pieces, sync_file
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     DamageError,
     RepositoryError,
@@ -209,11 +209,14 @@ def unpack(source: Iterable[bytes], limit: int, name: str) -> Iterator[bytes]:
         raise DamageError(f"{name} is cut short")
 
 
-def read_stored(path: Path) -> Iterator[bytes]:
-    """Yield a stored file in pieces. Raises DamageError when it is missing, RepositoryError when it cannot be read."""
+def read_stored(path: Path, size: int = PIECE) -> Iterator[bytes]:
+    """Yield a stored file in pieces of at most ``size`` bytes.
+
+    Raises DamageError when it is missing, RepositoryError when it cannot be read.
+    """
     try:
         with open(path, "rb", buffering=0) as stream:
-            yield from pieces(stream)
+            yield from pieces(stream, size)
     except FileNotFoundError:
         raise DamageError(f"{path} is missing") from None
     except OSError as error:
@@ -228,9 +231,14 @@ def checked(source: Iterable[bytes], size: int, sha256: str, name: str) -> Itera
         digest.update(piece)
         found += len(piece)
         yield piece
-    if found != size:
-        raise DamageError(f"{name} has {found:,} bytes, its record says {size:,}")
-    if digest.hexdigest() != sha256:
+    require_stored(name, (found, digest.hexdigest()), (size, sha256))
+
+
+def require_stored(name: str, found: tuple[int, str], recorded: tuple[int, str]) -> None:
+    """Raise DamageError unless size in bytes and SHA-256 of what is stored are the recorded ones."""
+    if found[0] != recorded[0]:
+        raise DamageError(f"{name} has {found[0]:,} bytes, its record says {recorded[0]:,}")
+    if found[1] != recorded[1]:
         raise DamageError(f"{name} was changed: its SHA-256 is not the recorded one")
 
 

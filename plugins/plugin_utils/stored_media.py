@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +14,32 @@ from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import ExactReader
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError
-from ansible_collections.papermerge.backup.plugins.module_utils.media.extract import PartMemberPlan
+from ansible_collections.papermerge.backup.plugins.module_utils.media.extract import (
+    PartMemberPlan,
+    plan_records,
+)
 from ansible_collections.papermerge.backup.plugins.module_utils.media.tar import TarReader
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import shown
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry, read_index
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry, lines, read_index
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import StoredFile, StoredPart
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PartRecord
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
+from ansible_collections.papermerge.backup.plugins.plugin_utils.part_checks import PartChecks
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import PART_SUFFIX, RECORD_SUFFIX
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
+    Tick,
     checked,
     counted,
     load_record,
     read_stored,
     unpack,
 )
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pool import AgentPool
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Session
+
+#: Agents that unpack at the same time.
+AGENTS = 2
 
 
 @dataclass(frozen=True)
@@ -59,10 +69,17 @@ class StoredMedia:
         """Size of index, parts and records in bytes."""
         return self.index.size + sum(part.size + part.record_size for part in self.parts)
 
+    def _plain_index(self) -> Iterator[bytes]:
+        stored = checked(read_stored(self.index_path), self.index.size, self.index.sha256, str(self.index_path))
+        return unpack(stored, self.index.plain_size, str(self.index_path))
+
     def entries(self) -> Iterator[IndexEntry]:
         """Yield the index. Raises DamageError, for a changed byte at the end only."""
-        stored = checked(read_stored(self.index_path), self.index.size, self.index.sha256, str(self.index_path))
-        yield from read_index(unpack(stored, self.index.plain_size, str(self.index_path)))
+        yield from read_index(self._plain_index())
+
+    def index_lines(self) -> Iterator[bytes]:
+        """Yield the lines of the index without their newlines, unread. Raises DamageError as :meth:`entries`."""
+        return lines(self._plain_index())
 
     def record(self, part: StoredPart) -> PartRecord:
         """Read a part's commit record. Raises DamageError."""
@@ -70,27 +87,17 @@ class StoredMedia:
 
     def check(self, catalog: Catalog, progress: Progress) -> None:
         """Check every stored byte and that index and records agree; fills the catalog. Raises DamageError."""
-        count = 0
-
-        def entries() -> Iterator[IndexEntry]:
-            nonlocal count
-            for entry in self.entries():
-                count += 1
-                yield entry
-
-        catalog.add_entries(entries())
-        catalog.index_by_part()
-        if count != self.files:
-            raise DamageError(f"the index of {self.name} has {count:,} files, it should have {self.files:,}")
-        held = 0
-        for part in self.parts:
-            held += _compare(catalog, self.record(part))
-            if not self.host_parts:
-                path = self.part_path(part)
-                for piece in checked(read_stored(path), part.size, part.sha256, str(path)):
-                    progress.advance(len(piece))
-        if held != count:
-            raise DamageError(f"the index of {self.name} names {count - held:,} files that none of its parts holds")
+        files = [] if self.host_parts else [(self.part_path(part), part.size, part.sha256) for part in self.parts]
+        with PartChecks(files, progress.advance) as checks:
+            catalog.add_entries(self.entries())
+            catalog.index_by_part()
+            count, _size = catalog.totals()
+            if count != self.files:
+                raise DamageError(f"the index of {self.name} has {count:,} files, it should have {self.files:,}")
+            held = sum(_compare(catalog, self.record(part)) for part in self.parts)
+            if held != count:
+                raise DamageError(f"the index of {self.name} names {count - held:,} files that none of its parts holds")
+            checks.wait()
 
     def unpack_all(self, progress: Progress) -> int:
         """Unpack every part in bounded streams and compare each member with its record. Returns how many."""
@@ -105,34 +112,46 @@ class StoredMedia:
         )
 
     def send(
-        self, session: Session, catalog: Catalog, progress: Progress, stage: str, owner: dict[str, Any], packed: bool
+        self,
+        session: Session,
+        catalog: Catalog,
+        progress: Progress,
+        state: dict[str, Any],
+        owner: dict[str, Any],
+        packed: bool,
     ) -> tuple[int, int]:
-        """Unpack the files of the index into a stage on the target. Returns their number and bytes.
+        """Unpack the files of the index on the target, by several agents. Returns their number and bytes.
 
-        ``catalog``: filled by :meth:`check`. ``owner``: the agent's ``directory_mode`` and ``directory_owner``.
-        ``packed``: the target unpacks zstd. Raises DamageError unless every file of the index has arrived.
+        ``catalog``: filled by :meth:`check`. ``state``: the answer of the agent's begin_restore. ``owner``: its
+        ``directory_mode`` and ``directory_owner``. ``packed``: the target unpacks zstd. Raises DamageError unless every
+        file of the index has arrived.
         """
         progress.begin("media", sum(part.size for part in self.parts))
-        files = size = 0
-        for part in self.parts:
+        stage = {**owner, **{name: state[name] for name in ("media_stage", "media_identity")}}
+        results: list[dict[str, Any]] = []
+        lock = threading.Lock()
+
+        def advance(size: int) -> None:
+            with lock:
+                progress.advance(size)
+
+        def send_part(agent: Session, part: StoredPart) -> None:
             record = self.record(part)
+            with lock:
+                plans = list(plan_records(_plans(catalog, record)))
             arguments = {
-                **owner,
-                "media_stage": stage,
+                **stage,
                 "tar_size": record.tar_size,
                 "compressed": packed,
                 "host_path": f"{self.host_parts}/{part.id}{PART_SUFFIX}" if self.host_parts else "",
             }
-            result = session.call(
-                Call(
-                    "extract",
-                    arguments,
-                    records=_plans(catalog, record),
-                    data=None if self.host_parts else self._content(part, record, progress, packed),
-                )
-            )
-            files += result["files"]
-            size += result["size"]
+            data = None if self.host_parts else self._content(part, record, advance, packed)
+            results.append(agent.call(Call("extract", arguments, records=plans, data=data)))
+
+        with AgentPool(session, AGENTS) as pool:
+            # The largest first: none of them begins when the others are done.
+            pool.each(iter(sorted(self.parts, key=lambda part: -part.size)), send_part)
+        files, size = (sum(result[name] for result in results) for name in ("files", "size"))
         expected = catalog.totals()
         if (files, size) != expected:
             raise DamageError(
@@ -142,32 +161,31 @@ class StoredMedia:
             )
         return files, size
 
-    def _content(self, part: StoredPart, record: PartRecord, progress: Progress, packed: bool) -> Iterator[bytes]:
+    def _content(self, part: StoredPart, record: PartRecord, tick: Tick, packed: bool) -> Iterator[bytes]:
         path = self.part_path(part)
-        stored = counted(read_stored(path), progress.advance)
+        stored = counted(read_stored(path), tick)
         return stored if packed else unpack(stored, record.tar_size, str(path))
 
 
 def _compare(catalog: Catalog, record: PartRecord) -> int:
     """Check that a part's record has every file that the index says it has; returns how many."""
-    members = {member.path: member for member in record.members}
+    members = {member[:3] for member in record.members}
     count = 0
-    for entry in catalog.entries(record.part):
-        member = members.get(entry.path)
-        if member is None or (member.size, member.sha256) != (entry.size, entry.sha256):
-            raise DamageError(f"the index and the record of part {record.part} disagree about {shown(entry.path)}")
+    for content in catalog.contents(record.part):
+        if content not in members:
+            raise DamageError(f"the index and the record of part {record.part} disagree about {shown(content[0])}")
         count += 1
     return count
 
 
-def _plans(catalog: Catalog, record: PartRecord) -> Iterator[dict[str, Any]]:
+def _plans(catalog: Catalog, record: PartRecord) -> Iterator[PartMemberPlan]:
     wanted = {entry.path: entry for entry in catalog.entries(record.part)}
     for member in record.members:
         entry = wanted.get(member.path)
         if entry is None:
-            plan = PartMemberPlan(member.path, member.size, member.sha256, False)
+            yield PartMemberPlan(member.path, member.size, member.sha256, False)
         else:
-            plan = PartMemberPlan(
+            yield PartMemberPlan(
                 entry.path,
                 entry.size,
                 entry.sha256,
@@ -179,13 +197,13 @@ def _plans(catalog: Catalog, record: PartRecord) -> Iterator[dict[str, Any]]:
                 entry.owner,
                 entry.group,
             )
-        yield plan.as_record()
 
 
 def check_part(stored: Iterable[bytes], record: PartRecord, name: str) -> int:
     """Unpack a part's stored bytes in bounded streams and compare every member with its record. Returns how many."""
     plain = unpack(stored, record.tar_size, name)
-    reader = TarReader(ExactReader(plain).read, record.tar_size)
+    source = ExactReader(plain)
+    reader = TarReader(source.read, record.tar_size, source.some)
     for expected in record.members:
         member = reader.next_member()
         if member is None or (member.path, member.size) != (expected.path, expected.size):

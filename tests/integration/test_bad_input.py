@@ -165,8 +165,9 @@ CREATE_CASES: dict[str, Case] = {
         "rm -rf {here}",
     ),
     "version-unknown": Case(
-        ("no file of {here}", "tells the version of Papermerge", "set papermerge_backup_app_version"),
-        "rm -rf .venv/lib/python3.11/site-packages/papermerge_core*",
+        ("no file of {here}", "tells the version of Papermerge", "bears 0099_x", "set papermerge_backup_app_version"),
+        "rm -rf .venv/lib/python3.11/site-packages/papermerge_core* && "
+        "sqlite3 db.sqlite3 \"update django_migrations set name = '0099_x' where app = 'core'\"",
     ),
     "two-versions": Case(
         ("found several versions of Papermerge: 2.0.1 ({here}/.venv", "2.0.2 ({here}/.venv", "papermerge_backup_app_"),

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -12,6 +14,7 @@ from tests.support.containers import (
     ENCODED_PASSWORD,
     PAPERMERGE,
     PASSWORD,
+    ROOT_PASSWORD,
     Docker,
     MissingEngine,
     Project,
@@ -173,6 +176,56 @@ def test_from_the_containers_of_one_host_to_those_of_another(
             assert not run.says(secret)
 
 
+def test_a_papermerge_on_mariadb_goes_from_the_containers_of_one_host_to_those_of_another(
+    docker: Docker, tmp_path: Path, host_bench: HostBench, playbooks: Playbooks
+) -> None:
+    """The last line that runs on it. The account of MariaDB's image may not make databases, so root's is named."""
+    instance = generate("3.0-3.2", "mysql", tmp_path / "instance")
+    docker.run("tag", "papermerge/papermerge:3.5.3", f"papermerge/papermerge:{instance.version}")
+    project = papermerge_project(docker, "older", version=instance.version, engine="mysql")
+    project.up()
+    watch = ProcessWatch()
+    try:
+        load(docker, project, instance.script, instance.media)
+        settings = {"papermerge_backup_container": "older-web-1"}
+        with watch.watching():
+            source = {"maria": docker.host.inventory("admin", ansible_become=True)}
+            created = playbooks.run("create", source, extra=settings)
+            assert created.status == 0, str(created)
+            row = created.row("maria")
+            assert (row["result"], row["version"]) == ("ok", instance.version)
+            assert row["originals"] == f"{instance.expected_rows}/{instance.expected_rows}"
+            verified = playbooks.run("verify", source, extra={"papermerge_backup_verify_level": "deep"})
+            assert verified.status == 0, str(verified)
+    finally:
+        docker.run("rm", "--force", "--volumes", *(project.container(service) for service in project.services))
+
+    fresh = start(host_bench, "freshmaria")
+    try:
+        fresh.run("tag", "papermerge/papermerge:3.5.3", f"papermerge/papermerge:{instance.version}")
+        there = papermerge_project(fresh, "older", version=instance.version, engine="mysql")
+        there.up()
+        wait_for_mariadb(fresh, there.container("db"))
+        target = {"new": fresh.host.inventory("admin", ansible_become=True)}
+        root = f"mysql://root:{quote(ROOT_PASSWORD)}@db/mysql"
+        extra = {"papermerge_backup_source": "maria", "papermerge_backup_database_admin_url": root}
+        with watch.watching():
+            restored = playbooks.run("restore", target, extra=extra)
+        assert restored.status == 0, str(restored)
+        assert row_counts(fresh, there, instance.counts) == instance.counts
+        assert media_hashes(fresh, there) == instance.sha256
+        # And Papermerge's own account reaches it.
+        words = ["exec", "--env", f"MYSQL_PWD={PASSWORD}", there.container("db"), "mariadb", "--user=papermerge"]
+        words += ["--host=127.0.0.1", "--skip-column-names", "--execute=select count(*) from core_user", "papermerge"]
+        assert int(fresh.run(*words).stdout) == instance.counts["core_user"]
+    finally:
+        host_bench.remove(fresh.host)
+    for secret in (PASSWORD, ENCODED_PASSWORD, ROOT_PASSWORD, "key of older"):
+        assert not watch.with_word(secret)
+        for run in (created, verified, restored):
+            assert not run.says(secret)
+
+
 def test_a_mariadb_is_reached_in_its_own_container(docker: Docker, app: str) -> None:
     account = {"MARIADB_ROOT_PASSWORD": "of root", "MARIADB_DATABASE": "papermerge", "MARIADB_USER": "pm"}
     options = [f"--env={name}={value}" for name, value in {**account, "MARIADB_PASSWORD": PASSWORD}.items()]
@@ -307,6 +360,25 @@ def test_a_container_whose_version_nothing_tells_needs_the_setting(docker: Docke
     assert kind == "setting"
     assert "papermerge_backup_app_version" in message
     assert found(docker, container=app, app_version="3.5.2")["version"] == "3.5.2"
+
+
+def test_the_database_of_a_container_tells_the_line_where_nothing_else_tells_the_version(
+    docker: Docker, app: str
+) -> None:
+    docker.build_papermerge("dms:bare", "3.5.2", PAPERMERGE.replace("COPY core_app/ /core_app/\n", ""))
+    words = ["exec", "dms-db-1", "psql", "--username=papermerge", "--set=ON_ERROR_STOP=1"]
+    docker.run(*words, "--command=create database app")
+    try:
+        marker = "create table alembic_version (version_num text); insert into alembic_version values ('b2350127890a')"
+        docker.run(*words, f"--command={marker}", "app")
+        run_papermerge(docker, app, "--volume=app:/core_app/media", image="dms:bare")
+        instance = found(docker, container=app)
+        assert (instance["version"], instance["line_only"]) == ("3.5", True)
+        assert "schema marker b2350127890a of database postgresql://papermerge@" in instance["version_found_in"]
+        assert instance["database"]["name"] == "app"
+    finally:
+        docker.run("rm", "--force", "--volumes", app)
+        docker.run(*words, "--command=drop database app")
 
 
 def test_the_settings_file_of_an_older_release_is_read_from_its_container(docker: Docker, app: str) -> None:

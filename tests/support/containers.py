@@ -25,6 +25,8 @@ ENGINE_SECONDS = 60
 SERVER_SECONDS = 60
 PASSWORD = "pass/word@of%the+container"
 """The password of every database account here: one that a URL has to encode."""
+ROOT_PASSWORD = "of the root of MariaDB"
+SERVER_PORTS = {"postgresql": 5432, "mysql": 3306}
 ENCODED_PASSWORD = "pass%2Fword%40of%25the%2Bcontainer"
 
 # Of a host's directories, what a database server and a shell need. What is left out is most of the size.
@@ -240,18 +242,30 @@ class Project:
 
 
 def papermerge_project(
-    docker: Docker, name: str, media: str = "media:/core_app/media", *extra: str, version: str = "3.5.3"
+    docker: Docker,
+    name: str,
+    media: str = "media:/core_app/media",
+    *extra: str,
+    version: str = "3.5.3",
+    engine: str = "postgresql",
 ) -> Project:
-    """Return the project of Papermerge's documentation: application, worker and PostgreSQL; not yet up.
+    """Return the project of Papermerge's documentation: application, worker and database server; not yet up.
 
-    ``media``: the application's media volume as compose writes it, empty for none; ``extra``: more volumes.
+    ``media``: the application's media volume as compose writes it, empty for none; ``extra``: more volumes. ``engine``:
+    ``postgresql``, or ``mysql`` for MariaDB.
     """
+    port = SERVER_PORTS[engine]
     environment = {
-        "PAPERMERGE__DATABASE__URL": f"postgresql://papermerge:{ENCODED_PASSWORD}@db:5432/papermerge",
+        "PAPERMERGE__DATABASE__URL": f"{engine}://papermerge:{ENCODED_PASSWORD}@db:{port}/papermerge",
         "PAPERMERGE__SECURITY__SECRET_KEY": "key of " + name,
     }
     volumes = [volume for volume in (media, *extra) if volume]
     account = {"POSTGRES_USER": "papermerge", "POSTGRES_PASSWORD": PASSWORD, "POSTGRES_DB": "papermerge"}
+    database = Service("db", "postgres:15", account, ["pgdata:/var/lib/postgresql/data"])
+    if engine == "mysql":
+        account = {"MARIADB_USER": "papermerge", "MARIADB_PASSWORD": PASSWORD, "MARIADB_DATABASE": "papermerge"}
+        account["MARIADB_ROOT_PASSWORD"] = ROOT_PASSWORD
+        database = Service("db", "mariadb:10.11", account, ["maria:/var/lib/mysql"])
     image = f"papermerge/papermerge:{version}"
     return Project(
         docker,
@@ -259,7 +273,7 @@ def papermerge_project(
         [
             Service("worker", image, environment, volumes, ["worker"]),
             Service("web", image, environment, volumes),
-            Service("db", "postgres:15", account, ["pgdata:/var/lib/postgresql/data"]),
+            database,
         ],
     )
 
@@ -285,16 +299,33 @@ def _wait(docker: Docker, container: str, question: Sequence[str]) -> None:
 
 
 def load(docker: Docker, project: Project, dump: bytes, media: Path) -> None:
-    """Put a database (of pg_dump -Fc, or a script for psql) and the files of a media directory into a project of
-    `papermerge_project` that is up; files are root's, as the real images run as root. Raises BenchError."""
+    """Put a database (of pg_dump -Fc, or a script for psql or for MariaDB's client) and the files of a media directory
+    into a project of `papermerge_project` that is up; files are root's, as the real images run as root. Raises
+    BenchError.
+    """
     database = project.container("db")
+    docker.host.put_tree(media, media_directory(docker, project))
+    if _is_mariadb(project):
+        wait_for_mariadb(docker, database)
+        ask_mariadb(docker, project, dump)
+        return
     wait_for_postgres(docker, database)
     account = ["--username=papermerge", "--dbname=papermerge"]
     words = ["psql", *account, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-"]
     if dump.startswith(b"PGDMP"):
         words = ["pg_restore", *account, "--no-owner", "--exit-on-error"]
     docker.run("exec", "--interactive", database, *words, input=dump, timeout=120)
-    docker.host.put_tree(media, media_directory(docker, project))
+
+
+def ask_mariadb(docker: Docker, project: Project, script: str | bytes) -> str:
+    """Run SQL as root in the database of a project with MariaDB; returns a line a row. Raises BenchError."""
+    words = ["exec", "--interactive", "--env", f"MYSQL_PWD={ROOT_PASSWORD}", project.container("db"), "mariadb"]
+    words += ["--user=root", "--skip-column-names", "papermerge"]
+    return docker.run(*words, input=script, timeout=120).stdout
+
+
+def _is_mariadb(project: Project) -> bool:
+    return project.services["db"].image.startswith("mariadb:")
 
 
 def media_directory(docker: Docker, project: Project) -> str:
@@ -306,6 +337,9 @@ def media_directory(docker: Docker, project: Project) -> str:
 def row_counts(docker: Docker, project: Project, tables: Iterable[str]) -> dict[str, int]:
     """Return the number of rows of tables in the database of a project of `papermerge_project`."""
     names = list(tables)
+    if _is_mariadb(project):
+        answers = ask_mariadb(docker, project, "".join(f"select count(*) from `{name}`;\n" for name in names)).split()
+        return dict(zip(names, map(int, answers), strict=True))
     words = ["psql", "--username=papermerge", "--dbname=papermerge", "--no-align", "--tuples-only", "--file=-"]
     queries = "".join(f'SELECT count(*) FROM "{name}";\n' for name in names)
     numbers = docker.run("exec", "--interactive", project.container("db"), *words, input=queries).stdout.split()

@@ -7,7 +7,7 @@ import json
 import random
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +233,7 @@ def test_an_index_that_contradicts_the_record_of_its_part_is_noticed(
     """Index and manifest agree; only the part's own record says something else."""
     snapshot = place.select("latest")
     entries = list(media_of(place, snapshot).entries())
-    entries[-1] = replace(entries[-1], **change)
+    entries[-1] = entries[-1]._replace(**change)
     path = snapshot.directory / snapshot.require_manifest().index_file.name
     path.unlink()
     index = store(path, (entry.encode() for entry in entries))

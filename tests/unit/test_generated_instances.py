@@ -235,7 +235,7 @@ def test_the_role_of_an_instance_owns_it_and_its_password_opens_it(
     for socket in (False, True):
         for password, status in ((PASSWORD, 0), ("wrong", 2)):
             url = postgres_server.url("owned", "owned", password, socket=socket)
-            words = [str(postgres_server.programs / "psql"), "-Atc", query.format("users"), url]
+            words = [str(postgres_server.clients / "psql"), "-Atc", query.format("users"), url]
             assert subprocess.run(words, capture_output=True, check=False).returncode == status
     generate("3.0-3.2", "mysql", tmp_path / "two", server=maria_server, name="owned")
     for password, status in ((PASSWORD, 0), ("wrong", 1)):

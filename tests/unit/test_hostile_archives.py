@@ -5,7 +5,6 @@ the target."""
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import random
 import struct
@@ -17,12 +16,15 @@ from typing import Any
 import pytest
 import zstandard
 
+from ansible_collections.papermerge.backup.plugins.module_utils.agent.interrupted import identity_of
+from ansible_collections.papermerge.backup.plugins.module_utils.durable import ExactReader
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, DamageError
 from ansible_collections.papermerge.backup.plugins.module_utils.media.extract import (
     Extractor,
     Ownership,
     PartMemberPlan,
-    part_member_plan,
+    member_plans,
+    plan_records,
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.media.tar import (
     END_OF_ARCHIVE,
@@ -81,6 +83,7 @@ class Target:
         data = (zstandard.compress(tar) if stored is None else stored) if packed else tar
         arguments = {
             "media_stage": str(self.stage),
+            "media_identity": identity_of(str(self.stage)),
             "tar_size": len(tar) if tar_size is None else tar_size,
             "compressed": packed,
             "directory_mode": 0o750,
@@ -89,7 +92,7 @@ class Target:
         }
         pieces = [data[start : start + (1 << 20)] for start in range(0, len(data), 1 << 20)]
         with local_agent(self.interpreter) as session:
-            return session.call(Call("extract", arguments, (row.as_record() for row in plans), iter(pieces)))
+            return session.call(Call("extract", arguments, plan_records(plans), iter(pieces)))
 
     def files(self) -> dict[str, bytes]:
         return {
@@ -145,7 +148,7 @@ def test_an_archive_with_another_member_than_the_record_says_is_refused(tmp_path
     target = Target(tmp_path / "target", None)
     extractor = Extractor(str(target.stage / "media"), 0o700, (-1, -1), Ownership())
     with pytest.raises(DamageError):
-        extractor.extract(io.BytesIO(tar).read, len(tar), plans)
+        extractor.extract(ExactReader(iter([tar])), len(tar), plans)
     extractor.close()
     assert {name for name in target.files() if not name.startswith("stage/media/")} == {"outside"}
     assert not [path for path in target.root.rglob("*") if path.is_symlink()]
@@ -181,7 +184,7 @@ def test_an_unsafe_path_is_refused_even_when_the_record_and_the_archive_agree(ta
     paths = [b"../outside", b"/etc/passwd", b"a/../../b", b"", b".", b"a//b", b"a\0b"]
     for path in paths:
         with pytest.raises(DamageError):
-            part_member_plan(plan(path).as_record())
+            list(member_plans(plan_records([plan(path)])))
     for path in paths[:3]:
         with pytest.raises(DamageError):
             target.extract([plan(path)], member(path) + END_OF_ARCHIVE)

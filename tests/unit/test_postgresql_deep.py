@@ -19,14 +19,8 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.repository impor
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
 from tests.support.postgresql import LINE, OwnDatabase, own_database, start_dump
 from tests.support.servers.postgres import PostgresServer, literal
-from tests.support.servers.releases import programs_of
-from tests.support.snapshots import WatchedSession, local_agent, take, verify
-
-
-class Made:
-    def __init__(self, media: Path, url: str) -> None:
-        self.media = media
-        self.database_url = url
+from tests.support.servers.releases import clients_of
+from tests.support.snapshots import MediaAndDatabase, WatchedSession, local_agent, take, verify
 
 
 @pytest.fixture
@@ -41,7 +35,7 @@ def stored(own: OwnDatabase, place: InstanceDirectory, disk: Path) -> InstanceDi
     media.mkdir(parents=True)
     for _number in range(4):
         own.add_document(media)
-    take(Made(media, own.url), place)
+    take(MediaAndDatabase(media, own.url), place)
     return place
 
 
@@ -76,7 +70,7 @@ def test_rows_that_are_missing_from_the_dump_are_damage(
 ) -> None:
     (disk / "media").mkdir()
     with Exaggerating(local_agent(), {table: 9}) as session:
-        take(Made(disk / "media", own.url), place, session)
+        take(MediaAndDatabase(disk / "media", own.url), place, session)
     with pytest.raises(DamageError, match=rf"table {table} has \d rows, the manifest of .* says 9"):
         verify(place, "deep")
 
@@ -90,7 +84,7 @@ def test_without_pg_restore_nothing_is_called_sound(stored: InstanceDirectory, m
 def test_an_older_pg_restore_is_told(own: OwnDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     content = dumped(own)
     newer = content[:6] + bytes([16]) + content[7:]
-    old = str(programs_of(13) / "pg_restore")
+    old = str(clients_of(13) / "pg_restore")
     monkeypatch.setattr(programs.Client, "find_all", lambda *_arguments: [old])
     with pytest.raises(ToolError, match=r"made by pg_dump of PostgreSQL 17 or later, and .* is of PostgreSQL 13"):
         read_archive(iter([newer]), "it", LINE, [])

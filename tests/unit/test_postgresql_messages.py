@@ -40,8 +40,8 @@ from tests.support.postgresql import (
 from tests.support.servers.pgbouncer import PgBouncer
 from tests.support.servers.postgres import ACCESS, PostgresServer
 from tests.support.servers.process import free_port
-from tests.support.servers.releases import programs_of
-from tests.support.snapshots import interpreter_without, interpreter_without_module, local_agent, take
+from tests.support.servers.releases import clients_of
+from tests.support.snapshots import MediaAndDatabase, interpreter_without, interpreter_without_module, local_agent, take
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system, which only root can")
 BOTH_WAYS = pytest.mark.parametrize("way", list(WAYS))
@@ -150,18 +150,12 @@ def test_a_server_that_is_newer_than_every_client(place: InstanceDirectory, tmp_
         own = make_database(server)
         (tmp_path / "media").mkdir()
         with pytest.raises(ToolError, match=rf"is of PostgreSQL {newest}, older than the server's 18 .*client-18"):
-            take(Made(tmp_path / "media", own.url), place)
+            take(MediaAndDatabase(tmp_path / "media", own.url), place)
         assert our_sessions(own.server) == []
 
 
-class Made:
-    def __init__(self, media: Path, url: str) -> None:
-        self.media = media
-        self.database_url = url
-
-
 def test_the_client_that_fits_best_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    directories = tuple(str(programs_of(major)) for major in (18, 13, 16))
+    directories = tuple(str(clients_of(major)) for major in (18, 13, 16))
     monkeypatch.setattr(programs, "PROGRAM_DIRECTORIES", directories)
     monkeypatch.setenv("PATH", "/nowhere")
     client = programs.client_of(DatabasePlace("postgresql"))
@@ -173,6 +167,7 @@ def test_the_client_that_fits_best_is_used(monkeypatch: pytest.MonkeyPatch) -> N
         assert found <= wanted
     assert programs.restore_tool(client, 12, 16).major == 16
     assert programs.restore_tool(client, 12, 13).major == 13
+    assert programs.restore_tool(client, 12, 14).major == min(major for major in installed if major >= 14)
     assert programs.restore_tool(client, 17, 16).major == min(major for major in installed if major >= 17)
     with pytest.raises(ToolError, match="older than the server's 19"):
         programs.dump_tool(client, DatabasePlace("postgresql"), 19)
@@ -186,7 +181,7 @@ def test_a_client_that_is_not_installed(own: OwnDatabase, place: InstanceDirecto
         python = interpreter_without_module("psycopg2", disk, python)
     message = "has no program pg_dump; install postgresql-client" if program == "pg_dump" else "neither .* nor .*psql"
     with local_agent(python) as session, pytest.raises(ToolError, match=message):
-        take(Made(disk / "media", own.url), place, session)
+        take(MediaAndDatabase(disk / "media", own.url), place, session)
     assert our_sessions(own.server) == []
     assert not place.path.exists() or place.snapshot_names() == []
 

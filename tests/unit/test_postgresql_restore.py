@@ -34,8 +34,7 @@ from tests.support.postgresql import (
     start_dump,
 )
 from tests.support.servers.postgres import PostgresServer
-from tests.support.servers.process import ServerError
-from tests.support.servers.releases import programs_of
+from tests.support.servers.releases import clients_of
 from tests.support.snapshots import interpreter_without_module, local_agent, put_back, take, verify
 
 
@@ -301,74 +300,12 @@ def test_a_staging_database_in_use_is_not_taken_for_abandoned(own: OwnDatabase) 
     assert own.server.databases() == [own.name, "postgres"]
 
 
-def moved(source: PostgresServer, to: PostgresServer, place: InstanceDirectory, disk: Path, options: str = "") -> Any:
-    """Back up from one server and restore onto another, with the client programs of both on PATH."""
-    own = make_database(source, options=options)
-    instance = Made(own, disk / "instance" / "media")
-    own.as_owner("create table odd (v text); insert into odd values ('a'), ('B'), ('ä'), ('z')")
-    there = make_database(to, "", attributes="createdb")
-    majors = {source.major, to.major}
-    search = "export PATH=$PATH" + "".join(f":{programs_of(major)}" for major in sorted(majors)) + "; "
-    with local_agent(before=search) as session:
-        take(instance, place, session)
-    to.drop_database(there.name)
-    with local_agent(before=search) as session:
-        result = put_back(place, disk / "restored", there.url, session)
-    assert result["proved"] == 3
-    assert to.count("core_document", there.name) == 3
-    order = "select v from odd order by v"
-    assert to.rows(order, there.name) == source.rows(order, own.name)
-    assert our_sessions(source) == our_sessions(to) == []
-    return there
-
-
-def test_from_13_to_18(place: InstanceDirectory, disk: Path) -> None:
-    with PostgresServer(13) as source, PostgresServer(18) as to:
-        moved(source, to, place, disk)
-
-
-@pytest.mark.parametrize("majors", [(15, 17), (17, 17)])
-def test_an_order_of_icu_is_kept(place: InstanceDirectory, disk: Path, majors: tuple[int, int]) -> None:
-    with PostgresServer(majors[0]) as source, PostgresServer(majors[1]) as to:
-        options = "template template0 locale_provider icu icu_locale 'de-u-kf-upper' locale 'C.UTF-8'"
-        if majors[0] >= 16:
-            options += " icu_rules '&z < a'"
-        there = moved(source, to, place, disk, options)
-        column = "datlocale" if majors[1] >= 17 else "daticulocale"
-        query = f"select datlocprovider, {column} from pg_database where datname = '{there.name}'"
-        assert to.rows(query) == [("i", "de-u-kf-upper")]
-
-
-def test_a_server_without_icu_is_told_so() -> None:
-    with PostgresServer(16) as server:
-        try:
-            server.create_database("icu", options="template template0 locale_provider icu icu_locale 'de'")
-        except ServerError as error:
-            assert "ICU is not supported in this build" in str(error)
-        else:
-            pytest.skip("this build of PostgreSQL 16 has ICU")
-        bare = make_database(server, "", attributes="createdb")
-        target = PostgresTarget(other_place(bare.place, name="restored"), "a test")
-        locale = {"provider": "i", "icu": "de", "collate": "C", "ctype": "C"}
-        with pytest.raises(TargetError, match=r"cannot make a database .* ICU is not supported in this build"):
-            target.stage({"encoding": "UTF8", "locale": locale})
-        assert server.databases() == [bare.name, "postgres"]
-
-
-def test_the_builtin_order_is_kept(place: InstanceDirectory, disk: Path) -> None:
-    with PostgresServer(17) as source, PostgresServer(18) as to:
-        options = "template template0 locale_provider builtin builtin_locale 'C.UTF-8' locale 'C.UTF-8'"
-        there = moved(source, to, place, disk, options)
-        query = f"select datlocprovider, datlocale from pg_database where datname = '{there.name}'"
-        assert to.rows(query) == [("b", "C.UTF-8")]
-
-
 @pytest.mark.parametrize("damage", [None, cut, garble])
 def test_a_dump_of_a_newer_client_goes_onto_an_older_server(
     damage: Callable[[bytes], bytes] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """pg_restore of 17 and later speaks of a setting that a server of 16 does not know, and stops there."""
-    monkeypatch.setattr(programs, "PROGRAM_DIRECTORIES", (str(programs_of(18)),))
+    monkeypatch.setattr(programs, "PROGRAM_DIRECTORIES", (str(clients_of(18)),))
     monkeypatch.setattr(programs, "client_version", only_18(programs.client_version))
     with PostgresServer(16) as server:
         own = make_database(server, attributes="createdb")

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Callable, Dict, Iterable, Iterator, Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, cast
 
 from ..errors import BackupError, ConnectionLost, SpaceError, describe_os_error
 from . import protocol
@@ -74,16 +74,17 @@ class Channel:
         return directory.path
 
     @contextlib.contextmanager
-    def held(self, path: str) -> Iterator[OwnDirectory]:
+    def held(self, path: str, identity: Optional[List[int]] = None) -> Iterator[OwnDirectory]:
         """Yield a directory that an earlier operation has made: ours still, or opened again and locked meanwhile.
 
-        Raises TargetError when it is gone, in use or not ours.
+        ``identity``: of a shared directory, that agents beside this one may have made and hold.
+        Raises TargetError when it is gone, in use, not ours or another.
         """
         directory = self._held.get(path)
         if directory is not None:
             yield directory
             return
-        directory = OwnDirectory.reopen(path)
+        directory = OwnDirectory.reopen(path) if identity is None else OwnDirectory.join(path, identity)
         try:
             yield directory
         finally:
@@ -201,15 +202,17 @@ class Channel:
 
     def _read(self, length: int) -> bytes:
         """Read exactly so much, or less at the end. Over a slow link a frame takes long: every byte counts as heard."""
-        parts = []
-        while length:
-            piece = self._source.read1(length)
-            if not piece:
-                break
+        taken = bytearray(length)
+        view = memoryview(taken)
+        have = 0
+        while have < length:
+            count = self._source.readinto1(view[have:])
+            if not count:
+                return bytes(view[:have])
             self._heard = time.monotonic()
-            parts.append(piece)
-            length -= len(piece)
-        return b"".join(parts)
+            have += count
+        # Nobody changes it any more, and bytes() would be one more copy.
+        return cast(bytes, taken)
 
     def _listen(self) -> None:
         try:

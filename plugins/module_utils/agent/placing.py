@@ -90,6 +90,7 @@ def begin_restore(channel: Channel, arguments: Arguments) -> Result:
     server = server_of(channel, arguments.get("server"))
     state: Dict[str, Any] = {
         "media_stage": "",
+        "media_identity": None,
         "database_stage": "",
         "database_path": database,
         "server": arguments.get("server"),
@@ -115,8 +116,9 @@ def begin_restore(channel: Channel, arguments: Arguments) -> Result:
         inside = _has_to_stay(media_root)
         parent = media_root if inside else os.path.dirname(media_root)
         _make_parents(parent, state["media_made"])
-        stage = OwnDirectory(parent, PURPOSE)
-        state.update(media_stage=channel.hold(stage), rename=not inside)
+        # Several agents unpack into it.
+        stage = OwnDirectory(parent, PURPOSE, shared=True)
+        state.update(media_stage=channel.hold(stage), media_identity=stage.identity, rename=not inside)
         os.mkdir(stage.inside(MEDIA), 0o700)
     if channel.keep:
         channel.cleanup.remove(token)

@@ -15,9 +15,9 @@ from ..database import sqlite
 from ..database.view import View
 from ..durable import ExactReader, open_private, pieces, sync_file
 from ..errors import DamageError, SettingError, TargetError, ToolError, describe_os_error
-from ..media.extract import Extractor, Ownership, PartMemberPlan, part_member_plan
+from ..media.extract import Extractor, Ownership, member_plans
 from ..papermerge.instance import Instance
-from ..papermerge.releases import release_line_named
+from ..papermerge.releases import release_line_named, release_line_of
 from .configuration import require_free, restore_configuration
 from .interrupted import DATABASE, MEDIA, interrupted_restores
 from .main import Channel
@@ -36,11 +36,12 @@ def check_target(channel: Channel, arguments: Arguments) -> Result:
 
     Changes nothing; with ``clear_up`` it removes what killed restores have left of their own.
     ``sides`` names ``media``, ``database`` or both. ``instance``: the discovery settings. ``source_database``:
-    ``engine``, ``path``, ``url`` and ``facts``. ``snapshot_version`` is empty where nobody knows it.
+    ``engine``, ``path``, ``url`` and ``facts``. ``snapshot_version`` is empty where nobody knows it;
+    ``snapshot_line_only``: it stands for a release line of which no more is known.
     Raises TargetError for another version or a target that is not empty.
     """
     instance = instance_on_target(channel, arguments["instance"])
-    _require_version(instance, arguments["instance"].get("app_version"), arguments["snapshot_version"])
+    note = _require_version(instance, arguments["instance"].get("app_version"), arguments)
     media_root = database = database_url = ""
     server_request = None
     if "media" in arguments["sides"]:
@@ -79,24 +80,42 @@ def check_target(channel: Channel, arguments: Arguments) -> Result:
         "database_url": database_url,
         "server": server_request,
         "release_line": instance.line.name if instance else "",
+        "version_note": note,
         "interrupted": [found.journal["media_root"] for found in interrupted],
         "zstd": zstd_program() is not None,
     }
 
 
-def _require_version(instance: Optional[Instance], named: Optional[str], wanted: str) -> None:
+def _require_version(instance: Optional[Instance], named: Optional[str], arguments: Arguments) -> str:
+    """Return what is not certain about the target's version. Raises TargetError for another one than the snapshot's."""
+    wanted, vaguely = arguments["snapshot_version"], arguments.get("snapshot_line_only", False)
     if not wanted:
-        return
-    if named and named != wanted:
+        return ""
+    line = release_line_of(wanted)
+    if named and named != wanted and not (vaguely and release_line_of(named) is line):
         raise TargetError(
-            "papermerge_backup_app_version is {0}, the snapshot is of Papermerge {1}".format(named, wanted)
-        )
-    if instance is not None and instance.version != wanted:
-        raise TargetError(
-            "the target has Papermerge {0} ({1}), the snapshot is of {2}; install {2} on the target first".format(
-                instance.version, instance.version_found_in, wanted
+            "papermerge_backup_app_version is {0}, the snapshot is of Papermerge {1}".format(
+                named, "of the release line {0}".format(line.name) if vaguely else wanted
             )
         )
+    if instance is None or (instance.version == wanted and not (vaguely or instance.line_only)):
+        return ""
+    if (vaguely or instance.line_only) and instance.line is line:
+        return (
+            "nobody knows whether the target has exactly the release of the snapshot: the target has {0} ({1}), the "
+            "snapshot is of {2}; both are of the release line {3}, which is all that is known of {4}".format(
+                instance.version,
+                instance.version_found_in,
+                wanted,
+                line.name,
+                "the snapshot" if vaguely else "the target",
+            )
+        )
+    raise TargetError(
+        "the target has Papermerge {0} ({1}), the snapshot is of {2}; install {2} on the target first".format(
+            instance.version, instance.version_found_in, "{0} ({1})".format(wanted, line.name) if vaguely else wanted
+        )
+    )
 
 
 def _require_space(media_root: str, database: str, arguments: Arguments) -> None:
@@ -194,15 +213,18 @@ def _plain(channel: Channel, arguments: Arguments) -> Iterator[bytes]:
 
 
 def extract(channel: Channel, arguments: Arguments) -> Result:
-    """Unpack one part: the input records are its members in order, the input data its tar."""
+    """Unpack one part: the input records are its members in order, the input data its tar.
+
+    ``media_stage``, ``media_identity``: what begin_restore of this agent or another one beside it has answered.
+    """
     ownership = Ownership()
     ids = ownership.ids(*arguments["directory_owner"])
-    members: List[PartMemberPlan] = [part_member_plan(fields) for fields in channel.input_records()]
-    with channel.held(arguments["media_stage"]) as stage:
+    members = list(member_plans(channel.input_records()))
+    with channel.held(arguments["media_stage"], arguments["media_identity"]) as stage:
         extractor = Extractor(stage.inside(MEDIA), arguments["directory_mode"], ids, ownership)
         try:
             source = _plain(channel, arguments)
-            extractor.extract(ExactReader(source).read, arguments["tar_size"], members)
+            extractor.extract(ExactReader(source), arguments["tar_size"], members)
             for _rest in source:
                 raise DamageError("the part goes on after the end of its archive")
         finally:

@@ -78,7 +78,8 @@ class OwnDirectory:
     :meth:`inside`, by the descriptor that was checked, and never by the directory's path.
     """
 
-    def __init__(self, parent: str, purpose: str) -> None:
+    def __init__(self, parent: str, purpose: str, shared: bool = False) -> None:
+        """``shared``: others may :meth:`join`, and it is locked until the last of them is gone."""
         while True:
             self._open_parent(parent)
             try:
@@ -96,7 +97,7 @@ class OwnDirectory:
                     "another directory".format(parent, reason)
                 ) from None
             self.path = os.path.join(parent, os.path.basename(made))
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             # Another run may have taken it for abandoned before it was locked.
             if self._is_ours() and os.path.isdir(made):
                 return
@@ -114,6 +115,28 @@ class OwnDirectory:
 
         Raises TargetError when it is gone, in use, or not a private directory of the user that we run as.
         """
+        return cls._opened(path, fcntl.LOCK_EX)
+
+    @classmethod
+    def join(cls, path: str, identity: List[int]) -> OwnDirectory:
+        """Open a shared directory that another process of the same run has made, and keep it locked with that one.
+
+        Raises TargetError as :meth:`reopen`, and for any other directory than the one whose :attr:`identity` this is.
+        """
+        directory = cls._opened(path, fcntl.LOCK_SH)
+        if directory.identity != identity:
+            directory.close()
+            raise TargetError("directory {0} is not the one that this restore has made; remove it".format(path))
+        return directory
+
+    @property
+    def identity(self) -> List[int]:
+        """Device and inode."""
+        status = os.fstat(self._descriptor)
+        return [status.st_dev, status.st_ino]
+
+    @classmethod
+    def _opened(cls, path: str, lock: int) -> OwnDirectory:
         directory = cls.__new__(cls)
         directory.path = path
         directory._open_parent(os.path.dirname(path))
@@ -124,7 +147,7 @@ class OwnDirectory:
             directory.close()
             raise TargetError("directory {0} is gone: {1}".format(path, error.strerror)) from None
         try:
-            fcntl.flock(directory._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(directory._descriptor, lock | fcntl.LOCK_NB)
         except OSError:
             directory.close()
             raise TargetError("directory {0} is in use by another run".format(path)) from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from typing import Any, Dict, Iterable, Iterator, List, Tuple, TypeVar
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, TypeVar
 
 from ..errors import DatabaseError
 from ..papermerge.releases import SCHEMA_MARKERS, ExpectedRow, ReleaseLine
@@ -70,9 +70,12 @@ class View(ABC):
         (row,) = self.rows("select count(*) from {0}".format(self.quoted(table)))
         return int(row[0])
 
-    def schema_marker(self, line: ReleaseLine) -> str:
-        """Return what tells this schema from its neighbours, such as the name of the last migration; else nothing."""
-        query = line.schema_marker_query
+    def schema_marker(self, line: Optional[ReleaseLine]) -> str:
+        """Return what tells this schema from its neighbours, such as the name of the last migration; else nothing.
+
+        ``line``: None where it is not known.
+        """
+        query = line.schema_marker_query if line is not None else ""
         if not query:
             present = self.tables()
             query = next((query for table, query in SCHEMA_MARKERS if table in present), "")

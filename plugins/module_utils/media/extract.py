@@ -14,15 +14,18 @@ import hashlib
 import os
 import pwd
 from functools import lru_cache
-from typing import Any, Callable, Dict, Iterable, NamedTuple, Optional, Tuple
+from itertools import islice
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
+from ..durable import ExactReader
 from ..errors import DamageError
 from ..paths import is_safe_member, path_fields, path_of, shown
 from .root import DIRECTORY
-from .tar import TarReader
+from .tar import Piece, TarReader
 
 #: Of a stored mode only the permissions are restored; set-user-id and its like have no business in a media directory.
 PERMISSIONS = 0o777
+_NOBODY = (-1, -1)
 
 
 class PartMemberPlan(NamedTuple):
@@ -39,18 +42,36 @@ class PartMemberPlan(NamedTuple):
     owner: str = ""
     group: str = ""
 
-    def as_record(self) -> Dict[str, Any]:
-        values = self._asdict()
-        del values["path"]
-        return {**path_fields(self.path), **values}
+
+#: Members that travel in one record.
+_TOGETHER = 256
 
 
-def part_member_plan(fields: Dict[str, Any]) -> PartMemberPlan:
-    """Read what :meth:`PartMemberPlan.as_record` wrote. Raises DamageError for an unsafe path."""
-    path = path_of(fields)
-    if not is_safe_member(path):
-        raise DamageError("refused a path outside the target directory: {0}".format(shown(path)))
-    return PartMemberPlan(path=path, **{name: fields[name] for name in PartMemberPlan._fields if name != "path"})
+def plan_records(plans: Iterable[PartMemberPlan]) -> Iterator[Dict[str, Any]]:
+    """Yield records that hold some members each, a list of values a member: names in every one would cost more."""
+    pending = iter(plans)
+    while True:
+        some = [[_path_value(plan.path), *plan[1:]] for plan in islice(pending, _TOGETHER)]
+        if not some:
+            return
+        yield {"members": some}
+
+
+def _path_value(path: bytes) -> Any:
+    try:
+        return path.decode("utf-8")
+    except UnicodeDecodeError:
+        return path_fields(path)
+
+
+def member_plans(records: Iterable[Dict[str, Any]]) -> Iterator[PartMemberPlan]:
+    """Read what :func:`plan_records` wrote. Raises DamageError for an unsafe path."""
+    for fields in records:
+        for named, *values in fields["members"]:
+            path = path_of({"path": named} if isinstance(named, str) else named)
+            if not is_safe_member(path):
+                raise DamageError("refused a path outside the target directory: {0}".format(shown(path)))
+            yield PartMemberPlan(path, *values)
 
 
 class Ownership:
@@ -85,6 +106,11 @@ def _group_id(name: str, number: int) -> int:
         return number
 
 
+#: Directories that are kept open on the way to the current one; a path may have thousands.
+DEPTH_OPEN = 32
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
 class Extractor:
     """Writes files below ``root``, a directory that nobody else uses. Directories get one mode and owner."""
 
@@ -93,22 +119,23 @@ class Extractor:
         self._mode = directory_mode
         self._ids = directory_ids
         self._ownership = ownership
-        self._cached: Optional[Tuple[bytes, int]] = None
+        #: The directory of the last file, as it is called and open, and those above it that are open.
+        self._path = b""
+        self._current = self._root
+        self._above: List[Tuple[bytes, int]] = []
         self.files = 0
         self.size = 0
 
     def close(self) -> None:
-        if self._cached is not None:
-            os.close(self._cached[1])
-            self._cached = None
+        self._leave(0)
         os.close(self._root)
 
-    def extract(self, read: Callable[[int], bytes], tar_size: int, members: Iterable[PartMemberPlan]) -> None:
+    def extract(self, source: ExactReader, tar_size: int, members: Iterable[PartMemberPlan]) -> None:
         """Read one part's tar and write the wanted members. Raises DamageError, or OSError from the target."""
-        reader = TarReader(read, tar_size)
+        reader = TarReader(source.read, tar_size, source.some)
         for plan in members:
             member = reader.next_member()
-            if member is None or (member.path, member.size) != (plan.path, plan.size):
+            if member is None or (member.path, member.size) != plan[:2]:
                 found = "its end" if member is None else "{0} ({1} bytes)".format(shown(member.path), member.size)
                 raise DamageError(
                     "the part's archive holds {0} where its record says {1} ({2} bytes)".format(
@@ -125,53 +152,67 @@ class Extractor:
 
     def _write(self, reader: TarReader, plan: PartMemberPlan) -> None:
         directory, _slash, name = plan.path.rpartition(b"/")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(name, flags, 0o600, dir_fd=self._directory(directory))
+        if directory != self._path:
+            self._enter(directory)
+        descriptor = os.open(name, _CREATE, 0o600, dir_fd=self._current)
         try:
             digest = hashlib.sha256()
 
-            def keep(piece: bytes) -> None:
+            def keep(piece: Piece) -> None:
                 digest.update(piece)
-                view = memoryview(piece)
-                while view:
-                    view = view[os.write(descriptor, view) :]
+                written = os.write(descriptor, piece)
+                while written < len(piece):
+                    written += os.write(descriptor, memoryview(piece)[written:])
 
             reader.content(plan.size, keep)
             if digest.hexdigest() != plan.sha256:
                 raise DamageError("the content of {0} is not what the index says".format(shown(plan.path)))
-            uid, gid = self._ownership.ids(plan.uid, plan.gid, plan.owner, plan.group)
-            if (uid, gid) != (-1, -1):
-                os.fchown(descriptor, uid, gid)
-            os.fchmod(descriptor, plan.mode & PERMISSIONS)
+            ids = self._ownership.ids(plan.uid, plan.gid, plan.owner, plan.group)
+            if ids != _NOBODY:
+                os.fchown(descriptor, *ids)
+            if plan.mode & PERMISSIONS != 0o600:
+                os.fchmod(descriptor, plan.mode & PERMISSIONS)
             os.utime(descriptor, ns=(plan.mtime_ns, plan.mtime_ns))
         finally:
             os.close(descriptor)
         self.files += 1
         self.size += plan.size
 
-    def _directory(self, path: bytes) -> int:
-        if not path:
-            return self._root
-        if self._cached is not None and self._cached[0] == path:
-            return self._cached[1]
-        if self._cached is not None:
-            os.close(self._cached[1])
-            self._cached = None
-        descriptor = os.dup(self._root)
-        for name in path.split(b"/"):
-            try:
-                os.mkdir(name, 0o700, dir_fd=descriptor)
-                made = True
-            except FileExistsError:
-                made = False
-            try:
-                following = os.open(name, DIRECTORY, dir_fd=descriptor)
-            finally:
-                os.close(descriptor)
-            descriptor = following
-            if made:
-                if self._ids != (-1, -1):
-                    os.fchown(descriptor, *self._ids)
-                os.fchmod(descriptor, self._mode)
-        self._cached = (path, descriptor)
+    def _enter(self, path: bytes) -> None:
+        """Make the directory the current one. Those that the last one shares with it are open still."""
+        names = path.split(b"/") if path else []
+        common = 0
+        for (above, _descriptor), name in zip(self._above, names):
+            if above != name:
+                break
+            common += 1
+        self._leave(common)
+        for name in names[common:]:
+            following = self._open(name)
+            if len(self._above) < DEPTH_OPEN:
+                self._above.append((name, following))
+            elif self._current != self._above[-1][1]:
+                os.close(self._current)
+            self._current = following
+        self._path = path
+
+    def _leave(self, depth: int) -> None:
+        """Close what is open below so many directories, and make the last of those the current one."""
+        if self._above and self._current != self._above[-1][1]:
+            os.close(self._current)
+        while len(self._above) > depth:
+            os.close(self._above.pop()[1])
+        self._current = self._above[-1][1] if self._above else self._root
+        self._path = b"/".join(name for name, _descriptor in self._above)
+
+    def _open(self, name: bytes) -> int:
+        try:
+            os.mkdir(name, 0o700, dir_fd=self._current)
+        except FileExistsError:
+            return os.open(name, DIRECTORY, dir_fd=self._current)
+        descriptor = os.open(name, DIRECTORY, dir_fd=self._current)
+        if self._ids != _NOBODY:
+            os.fchown(descriptor, *self._ids)
+        if self._mode != 0o700:
+            os.fchmod(descriptor, self._mode)
         return descriptor

@@ -8,8 +8,9 @@ Format: IEEE Std 1003.1-2017, pax, "ustar Interchange Format" and "pax Extended 
 
 from __future__ import annotations
 
+import zlib
 from functools import lru_cache
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from ..errors import DamageError
 from ..paths import MAX_PATH, shown
@@ -21,6 +22,10 @@ END_OF_ARCHIVE = bytes(2 * BLOCK)
 MAX_PAX = MAX_PATH + 4096
 MAX_OCTAL_7 = 0o7777777
 MAX_OCTAL_11 = 0o77777777777
+
+
+_ZEROS = bytes(BLOCK)
+Piece = Union[bytes, memoryview]
 
 
 class Member(NamedTuple):
@@ -124,14 +129,24 @@ def _extend(extended: List[bytes], size: int, mtime: int, uid: int, gid: int) ->
     return fitting[0], fitting[1], fitting[2], fitting[3]
 
 
+def _sum(block: bytes) -> int:
+    """Return the sum of the bytes of a block. Half of Adler-32 is a sum modulo 65,521, which 256 bytes do not reach."""
+    half = len(block) // 2
+    return (zlib.adler32(block[:half], 0) & 0xFFFF) + (zlib.adler32(block[half:], 0) & 0xFFFF)
+
+
 class TarReader:
     """Reads a tar as a stream, member after member, and refuses everything but regular files.
 
-    ``read(n)`` returns exactly n bytes, or fewer at the end. A budget in bytes bounds what is read at all.
+    ``read(n)`` returns exactly n bytes, or fewer at the end; ``some(n)``, for contents, at least one byte of n until
+    the end. A budget in bytes bounds what is read at all.
     """
 
-    def __init__(self, read: Callable[[int], bytes], budget: int) -> None:
+    def __init__(
+        self, read: Callable[[int], bytes], budget: int, some: Optional[Callable[[int], Piece]] = None
+    ) -> None:
         self._source = read
+        self._some = some or read
         self._budget = budget
 
     def _read(self, length: int) -> bytes:
@@ -148,8 +163,8 @@ class TarReader:
         pax: Dict[bytes, bytes] = {}
         while True:
             block = self._read(BLOCK)
-            if block == bytes(BLOCK):
-                if self._read(BLOCK) != bytes(BLOCK):
+            if block == _ZEROS:
+                if self._read(BLOCK) != _ZEROS:
                     raise DamageError("the archive has a lone zero block")
                 return None
             kind = self._check(block)
@@ -172,14 +187,20 @@ class TarReader:
             size = self._decimal(pax[b"size"])
         return Member(path, size)
 
-    def content(self, size: int, write: Callable[[bytes], object]) -> None:
+    def content(self, size: int, write: Callable[[Piece], object]) -> None:
         """Pass the content of the member just returned to ``write`` in pieces of at most 1 MiB."""
+        if size > self._budget:
+            raise DamageError("the archive is longer than its record says")
+        self._budget -= size
         left = size
         while left:
-            piece = self._read(min(left, 1 << 20))
+            piece = self._some(min(left, 1 << 20))
+            if not piece:
+                raise DamageError("the archive ends early")
             left -= len(piece)
             write(piece)
-        if self._read(padding(size)).strip(b"\0"):
+        filling = padding(size)
+        if self._read(filling) != _ZEROS[:filling]:
             raise DamageError("the archive has something else than zeros after a member")
 
     def finish(self) -> None:
@@ -193,7 +214,7 @@ class TarReader:
             stored = int(block[148:156].rstrip(b"\0 ") or b"x", 8)
         except ValueError:
             stored = -1
-        if stored != sum(block[:148]) + 8 * 32 + sum(block[156:]):
+        if stored != _sum(block) - _sum(block[148:156]) + 8 * 32:
             raise DamageError("the archive has a header with a wrong checksum")
         return block[156:157]
 
@@ -201,9 +222,12 @@ class TarReader:
     def _number(field: bytes) -> int:
         digits = field.rstrip(b"\0 ") or b"0"
         # int() would take a sign, too: a negative size would give back what was used of the budget.
-        if not set(digits) <= set(b"01234567"):
-            raise DamageError("the archive has a header with a field that is not a number")
-        return int(digits, 8)
+        if digits.isdigit():
+            try:
+                return int(digits, 8)
+            except ValueError:
+                pass
+        raise DamageError("the archive has a header with a field that is not a number")
 
     @staticmethod
     def _decimal(value: bytes) -> int:

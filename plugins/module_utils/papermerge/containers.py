@@ -21,6 +21,7 @@ from .container_engine import Engine, engines
 from .container_files import configuration_files, media_on_the_host, settings_text, sqlite_on_the_host
 from .container_roles import is_application, is_helper, is_surely_papermerge, rank, serves
 from .container_version import find_version_of
+from .marked import find_marked
 from .sources import numbers_of
 
 #: Variables as other software's images have them, for an entry of the user's own: what the application then gets is not
@@ -50,7 +51,8 @@ SettingsReader = Callable[
 class ContainerInstance:
     """An instance in containers, as the host sees it.
 
-    ``names``: its containers, first the one that the rest was read from; ``engine``: the path of the engine's program;
+    ``names``: its containers, first the one that the rest was read from; ``line_only``: nothing but the release line is
+    known, for which ``version`` stands; ``engine``: the path of the engine's program;
     ``media_root`` and the path of a SQLite database are paths on the host; ``project_dir``: the compose project's
     directory, empty without one; ``stopped``: the application does not run, which a backup does not mind;
     ``configuration_files``: compose files, their environment files and settings that are mounted, as far as they exist.
@@ -60,6 +62,7 @@ class ContainerInstance:
     engine: str
     version: str
     version_found_in: str
+    line_only: bool
     environment: Mapping[str, str] = field(repr=False)
     working_directory: str
     media_root: str
@@ -91,6 +94,7 @@ class Candidate:
     problem: Optional[BackupError] = None
     identity: str = ""
     others: List[Candidate] = field(default_factory=list)
+    line_only: bool = False
 
     @property
     def primary(self) -> Container:
@@ -201,6 +205,7 @@ def _build(candidate: Candidate, request: ContainerRequest) -> ContainerInstance
         engine=candidate.engine.program,
         version=candidate.version,
         version_found_in=candidate.version_found_in,
+        line_only=candidate.line_only,
         environment=app.environment,
         working_directory=app.working_directory,
         media_root=media_root,
@@ -253,6 +258,8 @@ def _candidates(
         candidate = Candidate(engine, [app], *_version(engine, app, request))
         if not candidate.version and not is_surely_papermerge(app):
             continue
+        if not candidate.version:
+            _look_into_database(candidate, containers, read_settings, request)
         candidate.identity = _read(candidate, containers, read_settings)
         same = next((other for other in found if _is_same(candidate, other)), None)
         if same is not None:
@@ -274,6 +281,21 @@ def _version(engine: Engine, app: Container, request: ContainerRequest) -> Tuple
         return find_version_of(engine, app) or ("", "")
     except ToolError:
         return "", ""  # a container whose files cannot be read is named when it is the wanted one
+
+
+def _look_into_database(
+    candidate: Candidate, containers: List[Container], read_settings: SettingsReader, request: ContainerRequest
+) -> None:
+    """Learn the release line from the database, if that tells."""
+
+    def place_of(version: str) -> Tuple[DatabasePlace, str]:
+        trial = Candidate(candidate.engine, candidate.containers, version, "")
+        _read(trial, containers, read_settings)
+        return _database(trial, request)
+
+    line, mark = find_marked(place_of)
+    if line is not None:
+        candidate.version, candidate.version_found_in, candidate.line_only = line.newest_version, mark, True
 
 
 def _is_same(candidate: Candidate, other: Candidate) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from ..database.place import DatabasePlace, parse_database_url
 from ..errors import SettingError
 from .containers import ContainerInstance, ContainerRequest, find_container_instance
+from .marked import find_marked
 from .projects import Project, find_project
 from .releases import ReleaseLine, release_line_of
 from .services import papermerge_variables
@@ -51,16 +52,17 @@ class InstanceRequest:
 class Instance:
     """Where an instance keeps what, and where each of these facts was found.
 
-    ``containers``: names of those that Papermerge runs in. ``storage``: the bucket that holds originals, if there is
-    one. ``configuration_files``: absolute paths of the settings files in use. ``service_environment``: Papermerge's
-    variables of its services. Secrets are in ``database``, in these files and in this environment; :meth:`as_dict`
-    holds none.
+    ``line_only``: nothing but the release line is known, for which ``version`` stands. ``containers``: names of those
+    that Papermerge runs in. ``storage``: the bucket that holds originals, if there is one. ``configuration_files``:
+    absolute paths of the settings files in use. ``service_environment``: Papermerge's variables of its services.
+    Secrets are in ``database``, in these files and in this environment; :meth:`as_dict` holds none.
     """
 
     project_dir: str
     version: str
     version_found_in: str
     line: ReleaseLine
+    line_only: bool
     media_root: str
     media_found_in: str
     database: DatabasePlace
@@ -76,6 +78,7 @@ class Instance:
             "version": self.version,
             "version_found_in": self.version_found_in,
             "release_line": self.line.name,
+            "release_line_only": self.line_only,
             "media_root": self.media_root,
             "media_found_in": self.media_found_in,
             "media_layout": self.line.layout,
@@ -131,6 +134,7 @@ def _in_container(found: ContainerInstance) -> Instance:
         found.version,
         found.version_found_in,
         release_line_of(found.version),
+        found.line_only,
         found.media_root,
         found.media_found_in,
         found.database,
@@ -143,7 +147,7 @@ def _in_container(found: ContainerInstance) -> Instance:
 
 
 def _in_project(request: InstanceRequest, project: Optional[Project]) -> Optional[Instance]:
-    version, version_found_in = _version(request, project)
+    version, version_found_in, line_only = _version(request, project)
     media_root, media_found_in = request.media_root, "papermerge_backup_media_root"
     place, database_found_in = request.database(), DATABASE_SETTING
     storage: Optional[ObjectStorage] = None
@@ -164,6 +168,7 @@ def _in_project(request: InstanceRequest, project: Optional[Project]) -> Optiona
         version,
         version_found_in,
         release_line_of(version),
+        line_only,
         media_root,
         media_found_in,
         place,
@@ -174,16 +179,25 @@ def _in_project(request: InstanceRequest, project: Optional[Project]) -> Optiona
     )
 
 
-def _version(request: InstanceRequest, project: Optional[Project]) -> Tuple[str, str]:
+def _version(request: InstanceRequest, project: Optional[Project]) -> Tuple[str, str, bool]:
+    """Return the version, where it was found, and whether it stands for a release line of which no more is known."""
     if request.app_version:
-        return request.app_version, "papermerge_backup_app_version"
-    found = find_version(project) if project is not None else None
-    if found is None:
-        where = "{0} ({1})".format(project.directory, project.found_in) if project is not None else "this host"
+        return request.app_version, "papermerge_backup_app_version", False
+    if project is None:
+        raise SettingError("no file of this host tells the version of Papermerge; set papermerge_backup_app_version")
+    found = find_version(project)
+    if found is not None:
+        return found[0], found[1], False
+    given = request.database()
+    line, mark = find_marked(
+        lambda version: (given, DATABASE_SETTING) if given else source_of_project(project, version).database()
+    )
+    if line is None:
         raise SettingError(
-            "no file of {0} tells the version of Papermerge; set papermerge_backup_app_version".format(where)
+            "no file of {0} ({1}) tells the version of Papermerge, nor does its database ({2}); set "
+            "papermerge_backup_app_version".format(project.directory, project.found_in, mark)
         )
-    return found
+    return line.newest_version, mark, True
 
 
 def require_instance(request: InstanceRequest) -> Instance:

@@ -60,9 +60,9 @@ class ReleaseLine:
 
     ``versions``: the first numbers of its versions. ``count_tables``: tables worth comparing, present or not; empty:
     all. ``documents_table``: the one with a row a document. ``schema_marker_query``: what tells the schema from its
-    neighbours. ``rows_query`` selects what the layout builds an expected row from; ``version_tables``: the tables it
-    reads; ``key_column`` is the row's key in it. ``processes`` are to be stopped for a restore;
-    ``after_restore`` are its own commands.
+    neighbours; ``schema_markers``: the answers that no other line gives. ``rows_query`` selects what the layout builds
+    an expected row from; ``version_tables``: the tables it reads; ``key_column`` is the row's key in it. ``processes``
+    are to be stopped for a restore; ``after_restore`` are its own commands.
     """
 
     name: str
@@ -73,6 +73,7 @@ class ReleaseLine:
     count_tables: Tuple[str, ...]
     documents_table: str
     schema_marker_query: str
+    schema_markers: Tuple[str, ...]
     rows_query: str
     version_tables: Tuple[str, ...]
     key_column: str
@@ -84,6 +85,11 @@ class ReleaseLine:
     def is_known(self) -> bool:
         """Whether the line is one of the table: its expected files can be computed."""
         return bool(self.versions)
+
+    @property
+    def newest_version(self) -> str:
+        """What stands for a version of which nothing but the line is known."""
+        return ".".join(map(str, max(self.versions)))
 
     @property
     def layout(self) -> str:
@@ -232,7 +238,7 @@ _IN_DATABASE = SearchIndex("none: the database is searched", "")
 _WEB_AND_WORKER = ("application server", "worker")
 
 
-def _user_document_line(name: str, versions: Tuple[Tuple[int, ...], ...]) -> ReleaseLine:
+def _user_document_line(name: str, versions: Tuple[Tuple[int, ...], ...], markers: Tuple[str, ...]) -> ReleaseLine:
     return ReleaseLine(
         name=name,
         versions=versions,
@@ -242,6 +248,7 @@ def _user_document_line(name: str, versions: Tuple[Tuple[int, ...], ...]) -> Rel
         count_tables=_DJANGO_1_TABLES,
         documents_table="core_document",
         schema_marker_query=_DJANGO_MARKER,
+        schema_markers=markers,
         rows_query="select d.basetreenode_ptr_id, n.user_id, d.file_name, d.version, d.page_count"
         " from core_document d join core_basetreenode n on n.id = d.basetreenode_ptr_id",
         version_tables=("core_document", "core_basetreenode"),
@@ -255,6 +262,7 @@ def _user_document_line(name: str, versions: Tuple[Tuple[int, ...], ...]) -> Rel
 def _django_version_line(
     name: str,
     versions: Tuple[Tuple[int, ...], ...],
+    markers: Tuple[str, ...],
     files: Layout,
     columns: str,
     search_index: SearchIndex,
@@ -269,6 +277,7 @@ def _django_version_line(
         count_tables=_DJANGO_2_TABLES,
         documents_table="core_document",
         schema_marker_query=_DJANGO_MARKER,
+        schema_markers=markers,
         rows_query="select {0} from core_documentversion v join core_basetreenode n on n.id = v.document_id".format(
             columns
         ),
@@ -282,6 +291,7 @@ def _django_version_line(
 
 def _sqlalchemy_line(
     name: str,
+    markers: Tuple[str, ...],
     engines: Tuple[str, ...],
     more_tables: Tuple[str, ...],
     search_index: SearchIndex,
@@ -297,6 +307,7 @@ def _sqlalchemy_line(
         count_tables=_SQLALCHEMY_TABLES + more_tables,
         documents_table="documents",
         schema_marker_query=_ALEMBIC_MARKER,
+        schema_markers=markers,
         # SQLite enforces no foreign keys here: versions of deleted documents stay, so the join with nodes decides.
         rows_query="select v.id, v.document_id, v.number, v.file_name, v.page_count"
         " from document_versions v join nodes n on n.id = v.document_id",
@@ -311,11 +322,16 @@ def _sqlalchemy_line(
 RELEASE_LINES: Dict[str, ReleaseLine] = {
     line.name: line
     for line in (
-        _user_document_line("1.x", ((1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (1, 5))),
-        _user_document_line("2.0", ((2, 0),)),
+        _user_document_line("1.x", ((1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (1, 5)), ("0034_auto_20201201_1116",)),
+        _user_document_line("2.0", ((2, 0),), ("0039_auto_20210216_1014",)),
         _django_version_line(
             "2.1",
             ((2, 1),),
+            (
+                "0003_alter_basetreenode_polymorphic_ctype_and_more",
+                "0006_alter_basetreenode_options_remove_basetreenode_level_and_more",
+                "0009_remove_basetreenode_unique title per parent_and_more",
+            ),
             _USER_DOCUMENT_VERSION,
             "v.id, v.document_id, n.user_id, v.number, v.file_name, v.page_count",
             _XAPIAN,
@@ -324,15 +340,34 @@ RELEASE_LINES: Dict[str, ReleaseLine] = {
         _django_version_line(
             "3.0-3.2",
             ((3, 0), (3, 1), (3, 2)),
+            ("0001_initial",),
             _DOCUMENT_VERSIONS,
             "v.id, v.document_id, v.number, v.file_name, v.page_count",
             _SALINIC,
             ("server", "worker"),
         ),
-        _sqlalchemy_line("3.3", ("sqlite", "postgresql"), _PERMISSION_TABLES, _I3WORKER, ("paper-cli perms sync",)),
-        _sqlalchemy_line("3.4", ("sqlite", "postgresql"), _PERMISSION_TABLES, _I3WORKER, ("paper-cli perms sync",)),
-        _sqlalchemy_line("3.5", ("sqlite", "postgresql"), _ROLE_TABLES, _I3WORKER, ("paper-cli perms sync",)),
-        _sqlalchemy_line("3.6", ("postgresql",), _ROLE_TABLES + _3_6_TABLES, _TSVECTOR, ("pm perms sync",)),
+        _sqlalchemy_line(
+            "3.3", ("f0e0da122a9a",), ("sqlite", "postgresql"), _PERMISSION_TABLES, _I3WORKER, ("paper-cli perms sync",)
+        ),
+        _sqlalchemy_line(
+            "3.4", ("bafd773c8533",), ("sqlite", "postgresql"), _PERMISSION_TABLES, _I3WORKER, ("paper-cli perms sync",)
+        ),
+        _sqlalchemy_line(
+            "3.5",
+            ("2118951c4d90", "b2350127890a", "50ef5a403d27"),
+            ("sqlite", "postgresql"),
+            _ROLE_TABLES,
+            _I3WORKER,
+            ("paper-cli perms sync",),
+        ),
+        _sqlalchemy_line(
+            "3.6",
+            ("a07f7fbbcca8", "c1fa0c57ba3e", "bb19aac50bca"),
+            ("postgresql",),
+            _ROLE_TABLES + _3_6_TABLES,
+            _TSVECTOR,
+            ("pm perms sync",),
+        ),
     )
 }
 
@@ -346,6 +381,7 @@ UNKNOWN_LINE = ReleaseLine(
     count_tables=(),
     documents_table="documents",
     schema_marker_query="",
+    schema_markers=(),
     rows_query="",
     version_tables=(),
     key_column="",

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any, Dict, Iterable, Iterator, Optional
+from typing import Any, Dict, Iterable, Iterator, NamedTuple, Optional
 
 from ..errors import DamageError
 from ..paths import MAX_PATH, is_safe_member, is_text, name_json, path_json, path_of, shown
@@ -19,8 +18,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 MAX_LINE = 6 * MAX_PATH + 4096
 
 
-@dataclass(frozen=True)
-class IndexEntry:
+class IndexEntry(NamedTuple):
     """A media file: ``size`` in bytes, times in nanoseconds since 1970, ``sha256`` in hex, ``part`` the part's id."""
 
     path: bytes
@@ -61,6 +59,18 @@ _LINE = (
     '{%s,"size":%d,"mode":%d,"mtime_ns":%d,"ctime_ns":%d,"device":%d,"inode":%d,"uid":%d,"gid":%d,'
     '"owner":%s,"group":%s,"sha256":"%s","part":"%s"}\n'
 )
+#: The line as it nearly always is, in a tenth of the time that a JSON reader needs. It has no escapes, and its numbers
+#: are within their bounds; any other line is left to the reader.
+_PLAIN_TEXT = rb'([^"\\\x00-\x1f\x80-\xff]*)'
+_PLAIN_NUMBER = rb"(0|-?[1-9]\d{0,19})"
+_PLAIN_UNSIGNED = rb"(0|[1-9]\d{0,8})"
+_PLAIN_LINE = re.compile(
+    rb'\{"path":"' + _PLAIN_TEXT + rb'","size":(0|[1-9]\d{0,17}),"mode":' + _PLAIN_UNSIGNED
+    + b"".join(b',"' + name + b'":' + _PLAIN_NUMBER for name in (b"mtime_ns", b"ctime_ns", b"device", b"inode"))
+    + rb',"uid":' + _PLAIN_UNSIGNED + rb',"gid":' + _PLAIN_UNSIGNED
+    + rb',"owner":"' + _PLAIN_TEXT + rb'","group":"' + _PLAIN_TEXT
+    + rb'","sha256":"([0-9a-f]{64})","part":"([0-9a-f]{32})"\}\Z'
+)  # fmt: skip
 _NUMBERS = ("size", "mode", "mtime_ns", "ctime_ns", "device", "inode", "uid", "gid")
 #: No file system has larger ones; times, devices and inodes may be of any size.
 _UNSIGNED = {"size": 1 << 63, "mode": 1 << 32, "uid": 1 << 32, "gid": 1 << 32}
@@ -69,6 +79,24 @@ _TEXTS = ("owner", "group", "sha256", "part")
 
 def decode_entry(line: bytes) -> IndexEntry:
     """Read a line of an index. Raises DamageError for anything that :meth:`IndexEntry.encode` would not write."""
+    plain = _PLAIN_LINE.match(line)
+    if plain is not None and is_safe_member(plain.group(1)):
+        found = plain.groups()
+        return IndexEntry(
+            found[0],
+            int(found[1]),
+            int(found[2]),
+            int(found[3]),
+            int(found[4]),
+            int(found[5]),
+            int(found[6]),
+            int(found[7]),
+            int(found[8]),
+            found[9].decode("ascii"),
+            found[10].decode("ascii"),
+            found[11].decode("ascii"),
+            found[12].decode("ascii"),
+        )
     fields = _object(line)
     values: Dict[str, Any] = {}
     for key in _NUMBERS:

@@ -79,6 +79,7 @@ class Manifest:
         self.papermerge = self._object(fields, "papermerge")
         self.version = self._text(self.papermerge, "version")
         self.release_line = self._text(self.papermerge, "release_line")
+        self.release_line_only = self.papermerge.get("release_line_only", False) is True
         self.database = self._object(fields, "database")
         self.engine = self._text(self.database, "engine")
         self.schema_marker = self._text(self.database, "schema_marker")

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Dict, List
+from typing import Any, Dict, List, NamedTuple
 
 from ..errors import DamageError
 from ..paths import is_safe_member, path_json, path_of, shown
 from .index import PART_ID, SHA256
 
 FORMAT = 1
-#: Bounds of a part, so that a reader may hold one record in memory: content bytes and members.
-PART_CONTENT_BYTES = 1 << 30
+#: Content bytes that are put into a part: what a cut can cost, and what several agents share out.
+PART_CONTENT_BYTES = 256 << 20
+#: Members of a part, at most, so that a reader may hold one record in memory.
 PART_MEMBERS = 16_384
 #: And the bytes of its members' paths together.
 PART_PATH_BYTES = 32 << 20
@@ -25,8 +26,7 @@ FRAME_BYTES = 32 << 20
 MAX_RECORD_BYTES = 256 << 20
 
 
-@dataclass(frozen=True)
-class PartMember:
+class PartMember(NamedTuple):
     """A member: ``size`` in bytes, ``sha256`` of its content, ``offset`` of its zstd frame in the part file."""
 
     path: bytes

@@ -19,7 +19,7 @@ from tests.support.servers.process import (
     free_port,
     run_as,
 )
-from tests.support.servers.releases import installed_major, programs_of
+from tests.support.servers.releases import clients_of, installed_major, server_of
 
 SUPERUSER = "postgres"
 _FIELD, _RECORD = "\x1f", "\x1e"
@@ -48,24 +48,33 @@ SETTINGS = {
 class PostgresServer(ServerProcess):
     """A cluster (UTF-8, C.UTF-8) of the major version (default: the installed one), started and removed by `with`.
 
-    `socket` is the directory to give as host, `port` belongs to the socket and, with tcp, to 127.0.0.1. `programs` is
-    the directory of its pg_dump, psql and the others. `settings` are added to its configuration.
+    `socket` is the directory to give as host, `port` belongs to the socket and, with tcp, to 127.0.0.1. `clients` is
+    the directory of the pg_dump, psql and pg_restore that it is used with. `settings` are added to its configuration.
+    `icu` false: a build of 16 or 18 without ICU.
     """
 
     def __init__(
-        self, major: int | None = None, *, tcp: bool = True, settings: Mapping[str, str] | None = None
+        self,
+        major: int | None = None,
+        *,
+        tcp: bool = True,
+        settings: Mapping[str, str] | None = None,
+        icu: bool = True,
     ) -> None:
         self.major = installed_major() if major is None else major
-        self.programs = programs_of(self.major)
+        self.clients = clients_of(self.major)
+        self._programs = server_of(self.major, icu=icu)
         super().__init__("postgres")
         self.data = self.directory / "data"
         self.socket = self.directory / "socket"
         self.port = free_port()
         self._tcp = tcp
+        self._icu = icu
         self._settings = {**SETTINGS, **(settings or {})}
 
     def prepare(self) -> None:
-        template = cached_template(f"postgresql-cluster-{self.major}-1", self._build_template)
+        name = f"postgresql-cluster-{self.major}-{'icu' if self._icu else 'plain'}-1"
+        template = cached_template(name, self._build_template)
         execute(["cp", "-a", template / "data", self.data])
         self.data.chmod(0o700)
         self.socket.mkdir()
@@ -79,7 +88,7 @@ class PostgresServer(ServerProcess):
     def command(self) -> list[str]:
         listen = "127.0.0.1" if self._tcp else ""
         options = ["-k", str(self.socket), "-p", str(self.port), "-c", f"listen_addresses={listen}"]
-        return [str(self.programs / "postgres"), "-D", str(self.data), *options]
+        return [str(self._programs / "postgres"), "-D", str(self.data), *options]
 
     def answers(self) -> bool:
         try:
@@ -150,7 +159,7 @@ class PostgresServer(ServerProcess):
             self._psql(database, owner, dump.read_bytes())
 
     def dump(self, database: str, to: Path) -> None:
-        """Write a custom dump of a database with this server's own pg_dump. Raises ServerError."""
+        """Write a custom dump of a database with the pg_dump that fits this server. Raises ServerError."""
         self._client("pg_dump", ["-Fc", "-Z0", "--file", str(to), database])
 
     def _psql(self, database: str, role: str | None, sql: str | bytes, *options: str) -> str:
@@ -170,7 +179,7 @@ class PostgresServer(ServerProcess):
     ) -> str:
         options = ["PGCLIENTENCODING=UTF8", f"PGOPTIONS={role_option(role)}"]
         place = ["--host", str(self.socket), "--port", str(self.port), "--username", SUPERUSER]
-        words = ["env", *options, str(self.programs / program), *place, "--no-password", *arguments]
+        words = ["env", *options, str(self.clients / program), *place, "--no-password", *arguments]
         completed = execute(words, check=False, input=data, timeout=600)
         if completed.returncode != 0:
             raise ServerError(f"{program} ended with {completed.returncode}: {completed.stderr.strip()[-2000:]}")
@@ -182,7 +191,7 @@ class PostgresServer(ServerProcess):
             os.chown(directory, account.pw_uid, account.pw_gid)
         # Small WAL files, because each cluster starts with a copy of one.
         options = ["--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "--wal-segsize=1", "--auth=trust"]
-        run_as(account, [self.programs / "initdb", *options, f"--username={SUPERUSER}", "-D", directory / "data"])
+        run_as(account, [self._programs / "initdb", *options, f"--username={SUPERUSER}", "-D", directory / "data"])
 
 
 def identifier(name: str) -> str:

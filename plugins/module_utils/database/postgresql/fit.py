@@ -10,8 +10,9 @@ from typing import Any, Dict, List
 
 from ...errors import ToolError
 from ..place import DatabasePlace
+from .archive import loader_major
 from .facts import settings_of
-from .programs import client_of, reader_major, restore_tool
+from .programs import client_of, restore_tool
 from .session import Session, quote_name, quote_text
 
 #: Since then a right to make something for a role is apart from being its member; rights on settings are older.
@@ -65,8 +66,9 @@ class Fit:
         if server < source:
             self.problems.append("it is PostgreSQL {0} and the snapshot was taken from {1}".format(server, source))
         dumped_by = re.search(r"\) (\d+)", str(self._facts.get("client", "")))
+        loader = loader_major(int(dumped_by.group(1)) if dumped_by else 0, source)
         try:
-            restore_tool(client_of(self._place), reader_major(int(dumped_by.group(1)) if dumped_by else 0), server)
+            restore_tool(client_of(self._place), loader, server)
         except ToolError as error:
             self.problems.append(error.message)
 

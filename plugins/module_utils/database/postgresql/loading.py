@@ -12,8 +12,9 @@ from ...errors import BackupError
 from ...programs import Program
 from ..client import Client
 from ..place import DatabasePlace
+from .archive import read_head
 from .messages import explain
-from .programs import TRANSACTION_TIMEOUT_MAJOR, Tool, archive_major, client_of, restore_tool
+from .programs import TRANSACTION_TIMEOUT_MAJOR, Tool, client_of, restore_tool
 from .session import SETTINGS
 
 #: pg_restore tells about the statement in the middle of what it writes; it comes before any table.
@@ -28,11 +29,12 @@ _OPTIONS: Dict[str, str] = {
 def load_archive(place: DatabasePlace, database: str, server: int, content: Iterator[bytes]) -> None:
     """Restore an archive, owned by the place's user, into an empty database of a server of this major version.
 
-    Raises DamageError for what is no archive, ToolError when no pg_restore here can read it, and what it stumbles over.
+    Raises DamageError for what is no archive, ToolError when no pg_restore here copes with it, and what that stumbles
+    over.
     """
     client = client_of(place, database)
-    reader, pieces = archive_major(content)
-    tool = restore_tool(client, reader, server)
+    head, pieces = read_head(content)
+    tool = restore_tool(client, head.loader, server)
     argv = [tool.path, "--exit-on-error", "--no-owner", "--no-tablespaces"]
     if tool.major >= TRANSACTION_TIMEOUT_MAJOR > server:
         _through_psql(place, client, argv, tool, pieces)

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, List, Optional
 
-from ...errors import DamageError, ToolError
+from ...errors import ToolError
 from ..client import Client
 from ..place import DatabasePlace
 
@@ -33,10 +32,6 @@ LIBPQ_OPTIONS: Dict[str, str] = {
     "target_session_attrs": "PGTARGETSESSIONATTRS",
     "connect_timeout": "PGCONNECT_TIMEOUT",
 }
-#: How an archive begins; its version follows, in a byte for each number.
-MAGIC = b"PGDMP"
-#: The major version of pg_dump since which an archive has this version, which older pg_restores do not read.
-ARCHIVE_MAJORS = (((1, 16), 17), ((1, 15), 16), ((0, 0), 12))
 #: pg_restore of this major version and later speaks of a setting that older servers do not know.
 TRANSACTION_TIMEOUT_MAJOR = 17
 
@@ -111,36 +106,15 @@ def dump_tool(client: Client, place: DatabasePlace, server: int) -> Tool:
     )
 
 
-def archive_major(content: Iterator[bytes]) -> Tuple[int, Iterator[bytes]]:
-    """Return the oldest major version whose pg_restore reads an archive, and the content again.
-
-    Raises DamageError for what is no archive.
-    """
-    head = b""
-    for piece in content:
-        head += piece
-        if len(head) >= len(MAGIC) + 2:
-            break
-    if not head.startswith(MAGIC) or len(head) < len(MAGIC) + 2:
-        raise DamageError(
-            "this is no dump that pg_dump --format=custom has made: it begins with {0!r}".format(head[:5])
-        )
-    version = (head[len(MAGIC)], head[len(MAGIC) + 1])
-    return next(major for since, major in ARCHIVE_MAJORS if version >= since), itertools.chain([head], content)
-
-
-def reader_major(dumped_by: int) -> int:
-    """Return the oldest major version whose pg_restore reads what this one's pg_dump has written."""
-    return next((major for _since, major in ARCHIVE_MAJORS if dumped_by >= major), ARCHIVE_MAJORS[-1][1])
-
-
 def restore_tool(client: Client, reader: int, server: int) -> Tool:
-    """Return the pg_restore that reads archives of this major version and fits the server best. Raises ToolError."""
+    """Return the pg_restore that copes with archives of this major version and fits the server best: the oldest that is
+    no older than the server. Raises ToolError.
+    """
     found = tools(client, "pg_restore")
     fit = [tool for tool in found if tool.major >= reader]
     if not fit:
         raise ToolError(
-            "the dump was made by pg_dump of PostgreSQL {0} or later, and {1} is of PostgreSQL {2}, which cannot read "
-            "it; install {3}-{0} or later".format(reader, found[-1].path, found[-1].major, PACKAGE)
+            "the dump was made by pg_dump of PostgreSQL {0} or later, and {1} is of PostgreSQL {2}, which cannot "
+            "restore it; install {3}-{0} or later".format(reader, found[-1].path, found[-1].major, PACKAGE)
         )
-    return next((tool for tool in fit if tool.major == server), fit[0])
+    return next((tool for tool in fit if tool.major >= server), fit[-1])
