@@ -45,7 +45,8 @@ NOTES = """\
   default compression.
 - `manage.py backup` is Papermerge 2.0.2's own: it takes the newest version of each original, and neither OCR text nor
   previews, nor the database. `community.general.archive` makes an archive beside the files, and brings it nowhere.
-- CPU s: of all processes on both sides. others: as many cores were busy with something else meanwhile; more than 0.2
+- CPU s: of all processes on both sides, and their ratio, which says more than the time's on a machine that is not
+  quiet. others: as many cores were busy with something else meanwhile; more than 0.2
   says that the times are not to be trusted. peak MB: of each kind of process the largest, in 1,000,000 bytes, looked at
   every 50 ms (the kernel's own high-water mark); `@host` is a process on the other side of ssh.
 - moved MB: over ssh all that passed the host's network cable, in both directions; locally what the agents' streams
@@ -114,13 +115,24 @@ def _tree(report: dict[str, Any], name: str) -> list[str]:
 
 
 def _section(results: Results, section: Section) -> list[str]:
-    heads = [SITES[section.site], "runs", "wall s", "ratio", "CPU s", "others", "stored MB", "moved MB", "peak MB"]
+    heads = [
+        SITES[section.site],
+        "runs",
+        "wall s",
+        "ratio",
+        "CPU s",
+        "ratio",
+        "others",
+        "stored MB",
+        "moved MB",
+        "peak MB",
+    ]
     rows = [_cells(results, row) for row in results.rows(section)]
     return [f"**{PARTS[section.part]}**", "", *_table(heads, rows)]
 
 
 def _cells(results: Results, row: Row) -> list[str]:
-    ratio = results.ratio(row)
+    ratio, cpu_ratio = results.ratio(row), results.ratio(row, lambda run: run.cpu)
     peaks = [f"{name} {peak / 1e6:.0f}" for name, peak in row.memory.items() if peak >= SMALL]
     return [
         row.name,
@@ -128,6 +140,7 @@ def _cells(results: Results, row: Row) -> list[str]:
         f"{row.seconds:.2f}",
         "" if ratio is None else f"{ratio:.2f}",
         f"{row.cpu:.1f}",
+        "" if cpu_ratio is None else f"{cpu_ratio:.2f}",
         f"{row.others:.1f}",
         _megabytes(row.stored_bytes),
         _megabytes(row.moved),

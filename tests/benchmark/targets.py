@@ -12,7 +12,7 @@ from tests.benchmark.measure import Run
 from tests.benchmark.results import Results, Row, Section, pairs, streamed
 
 #: Steps of a create that the media are read in, as the manifest's timings name them.
-MEDIA_STEPS = ("scan", "archive", "settle")
+MEDIA_STEPS = ("scan", "recognise", "rewrite", "archive", "settle")
 #: What moves for the media: everything but looking for the instance, its database and its settings files.
 OTHER_OPERATIONS = ("start", "describe", "dump_database", "archive_config")
 BYTES_A_FILE = 16

@@ -78,7 +78,7 @@ def test_a_report_survives_its_file_and_becomes_documents(tmp_path: Path) -> Non
     for word in ("./dev bench --scale 0.5", "`abc`", "at scale 0.5", "tar 1.34", "| papermerge.backup "):
         assert word in text
     rows = [line for line in text.splitlines() if line.startswith("| papermerge.backup ")]
-    assert [cell.strip() for cell in rows[0].split("|")[2:5]] == ["5", "4.50", "1.50"]
+    assert [cell.strip() for cell in rows[0].split("|")[2:7]] == ["5", "4.50", "1.50", "1.0", "1.00"]
     # A bar in a cell would be a cell of its own.
     for table in text.split("\n\n"):
         if table.startswith("|"):
