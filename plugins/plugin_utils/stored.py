@@ -214,9 +214,15 @@ def read_stored(path: Path, size: int = PIECE) -> Iterator[bytes]:
 
     Raises DamageError when it is missing, RepositoryError when it cannot be read.
     """
+    with storage_reads(path), open(path, "rb", buffering=0) as stream:
+        yield from pieces(stream, size)
+
+
+@contextlib.contextmanager
+def storage_reads(path: Path) -> Iterator[None]:
+    """Turn an OSError while a stored file is read into DamageError where it is missing, else into RepositoryError."""
     try:
-        with open(path, "rb", buffering=0) as stream:
-            yield from pieces(stream, size)
+        yield
     except FileNotFoundError:
         raise DamageError(f"{path} is missing") from None
     except OSError as error:

@@ -26,9 +26,9 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part im
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.part_checks import PartChecks
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
+from ansible_collections.papermerge.backup.plugins.plugin_utils.raw_frames import RawFrames
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import PART_SUFFIX, RECORD_SUFFIX
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
-    Tick,
     checked,
     counted,
     load_record,
@@ -142,11 +142,17 @@ class StoredMedia:
             arguments = {
                 **stage,
                 "tar_size": record.tar_size,
-                "compressed": packed,
+                "compressed": True,
                 "host_path": f"{self.host_parts}/{part.id}{PART_SUFFIX}" if self.host_parts else "",
             }
-            data = None if self.host_parts else self._content(part, record, advance, packed)
-            results.append(agent.call(Call("extract", arguments, records=plans, data=data)))
+            if self.host_parts:
+                results.append(agent.call(Call("extract", arguments, records=plans)))
+                return
+            path = self.part_path(part)
+            with RawFrames(path, record) as frames:
+                stored = packed and not frames.prevail
+                data = counted(read_stored(path), advance) if stored else frames.content(advance)
+                results.append(agent.call(Call("extract", {**arguments, "compressed": stored}, plans, data)))
 
         with AgentPool(session, AGENTS) as pool:
             # The largest first: none of them begins when the others are done.
@@ -160,11 +166,6 @@ class StoredMedia:
                 )
             )
         return files, size
-
-    def _content(self, part: StoredPart, record: PartRecord, tick: Tick, packed: bool) -> Iterator[bytes]:
-        path = self.part_path(part)
-        stored = counted(read_stored(path), tick)
-        return stored if packed else unpack(stored, record.tar_size, str(path))
 
 
 def _compare(catalog: Catalog, record: PartRecord) -> int:

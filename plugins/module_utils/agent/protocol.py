@@ -99,6 +99,11 @@ class FrameWriter:
         with self._lock:
             self._write(frame)
 
+    def send_whole(self, write: Callable[[], Any]) -> None:
+        """Let ``write`` write one frame by other means, while nobody else writes."""
+        with self._lock:
+            write()
+
     def send_json(self, kind: int, value: Dict[str, Any]) -> None:
         self.send(kind, json.dumps(value).encode("utf-8"))
 

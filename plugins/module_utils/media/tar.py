@@ -131,8 +131,7 @@ def _extend(extended: List[bytes], size: int, mtime: int, uid: int, gid: int) ->
 
 def _sum(block: bytes) -> int:
     """Return the sum of the bytes of a block. Half of Adler-32 is a sum modulo 65,521, which 256 bytes do not reach."""
-    half = len(block) // 2
-    return (zlib.adler32(block[:half], 0) & 0xFFFF) + (zlib.adler32(block[half:], 0) & 0xFFFF)
+    return (zlib.adler32(block[:256], 0) & 0xFFFF) + (zlib.adler32(block[256:], 0) & 0xFFFF)
 
 
 class TarReader:
@@ -163,7 +162,7 @@ class TarReader:
         pax: Dict[bytes, bytes] = {}
         while True:
             block = self._read(BLOCK)
-            if block == _ZEROS:
+            if not block[0] and block == _ZEROS:
                 if self._read(BLOCK) != _ZEROS:
                     raise DamageError("the archive has a lone zero block")
                 return None
@@ -174,9 +173,11 @@ class TarReader:
             if pax or size > MAX_PAX:
                 raise DamageError("the archive has an extended header that was not written by this collection")
             pax = self._records(self._read(size + padding(size))[:size])
-        name = block[:100].split(b"\0", 1)[0]
-        prefix = block[345:500].split(b"\0", 1)[0]
-        path = pax.get(b"path", prefix + b"/" + name if prefix else name)
+        name = block[:100].partition(b"\0")[0]
+        prefix = block[345:500].split(b"\0", 1)[0] if block[345] else b""
+        path = prefix + b"/" + name if prefix else name
+        if pax:
+            path = pax.get(b"path", path)
         if kind not in (b"0", b"\0"):
             raise DamageError(
                 "the archive holds something else than a regular file (type {0!r}): {1}".format(
@@ -199,8 +200,8 @@ class TarReader:
                 raise DamageError("the archive ends early")
             left -= len(piece)
             write(piece)
-        filling = padding(size)
-        if self._read(filling) != _ZEROS[:filling]:
+        filling = -size % BLOCK
+        if filling and self._read(filling) != _ZEROS[:filling]:
             raise DamageError("the archive has something else than zeros after a member")
 
     def finish(self) -> None:
@@ -210,11 +211,14 @@ class TarReader:
 
     @staticmethod
     def _check(block: bytes) -> bytes:
+        found = _sum(block) - sum(block[148:156]) + 8 * 32
+        if block[148:156] == b"%06o\0 " % found:
+            return block[156:157]
         try:
             stored = int(block[148:156].rstrip(b"\0 ") or b"x", 8)
         except ValueError:
             stored = -1
-        if stored != _sum(block) - _sum(block[148:156]) + 8 * 32:
+        if stored != found:
             raise DamageError("the archive has a header with a wrong checksum")
         return block[156:157]
 

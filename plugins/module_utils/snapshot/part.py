@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from ..errors import DamageError
 from ..paths import is_safe_member, path_json, path_of, shown
@@ -76,15 +77,42 @@ def _text(fields: Dict[str, Any], key: str, pattern: Any) -> str:
     return value
 
 
+#: A member as it nearly always is, read in a third of the time that a JSON reader and its checks need.
+_PLAIN_ROW = re.compile(
+    rb'\{"path":"([^"\\\x00-\x1f\x80-\xff]*)","size":(0|[1-9]\d{0,17}),"sha256":"([0-9a-f]{64})",'
+    rb'"offset":(0|[1-9]\d{0,17})\},?\Z'
+)
+_ROWS_BEGIN, _ROWS_END = b', "members": [', [b"]}", b""]
+
+
+def _plain_members(lines: List[bytes]) -> Optional[List[PartMember]]:
+    """Read the lines of members as :meth:`PartRecord.encode` writes them; None leaves them to a JSON reader."""
+    members = []
+    for number, line in enumerate(lines, 1 - len(lines)):
+        row = _PLAIN_ROW.match(line)
+        if row is None or line.endswith(b",") is not (number < 0) or not is_safe_member(row.group(1)):
+            return None
+        path, size, sha256, offset = row.groups()
+        members.append(PartMember(path, int(size), sha256.decode("ascii"), int(offset)))
+    return members
+
+
 def decode_record(text: bytes) -> PartRecord:
     """Read a commit record. Raises DamageError for anything but a record of this format."""
+    lines = text.split(b"\n")
+    plain = None
+    if lines[0].endswith(_ROWS_BEGIN) and lines[-2:] == _ROWS_END:
+        plain = _plain_members(lines[1:-2])
+        if plain is not None:
+            text = lines[0] + b"]}"
+    del lines
     try:
         fields = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict) or fields.get("format") != FORMAT or not isinstance(fields.get("members"), list):
         raise DamageError("a part's record is not one of format {0}".format(FORMAT))
-    members = []
+    members = plain or []
     for row in fields["members"]:
         if not isinstance(row, dict):
             raise DamageError("a part's record has a member that is not an object")

@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ansible_collections.papermerge.backup.plugins.module_utils.agent import protocol
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.protocol import Frame
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import ConnectionLost, error_from_dict
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
+    ConnectionLost,
+    DamageError,
+    error_from_dict,
+)
 
 
 @dataclass
@@ -41,6 +46,37 @@ def told_to(step: Step, **more: Any) -> Handlers:
     return Handlers(progress=step.update, heartbeat=step.still, **more)
 
 
+class Extent(NamedTuple):
+    """A stretch of a file, in bytes."""
+
+    offset: int
+    size: int
+
+
+class FilePiece(NamedTuple):
+    """Data that lies in an open file: the kernel may pass it on without our reading it."""
+
+    descriptor: int
+    extents: list[Extent]
+
+
+class FileFrame(NamedTuple):
+    """A frame whose payload lies in a file."""
+
+    header: bytes
+    piece: FilePiece
+
+    def encoded(self) -> bytes:
+        """Return the frame as bytes. Raises DamageError when the file is shorter than it was."""
+        payload = b"".join(os.pread(self.piece.descriptor, size, offset) for offset, size in self.piece.extents)
+        if len(payload) != sum(size for _offset, size in self.piece.extents):
+            raise DamageError(CUT_SHORT)
+        return self.header + payload
+
+
+CUT_SHORT = "a stored file became shorter while it was sent"
+
+
 @dataclass
 class Call:
     """A request and what follows it: records, then data; None where the operation takes none."""
@@ -48,10 +84,10 @@ class Call:
     operation: str
     arguments: dict[str, Any]
     records: Iterable[dict[str, Any]] | None = None
-    data: Iterable[bytes] | None = None
+    data: Iterable[bytes | FilePiece] | None = None
 
-    def frames(self) -> Iterator[bytes]:
-        """Yield the frames of the request, encoded."""
+    def frames(self) -> Iterator[bytes | FileFrame]:
+        """Yield the frames of the request, encoded but for those whose payload lies in a file."""
         yield protocol.encode_json(protocol.REQUEST, {"operation": self.operation, "arguments": self.arguments})
         if self.records is not None:
             for batch in protocol.batches(protocol.record(row) for row in self.records):
@@ -59,7 +95,11 @@ class Call:
             yield protocol.encode(protocol.END)
         if self.data is not None:
             for piece in self.data:
-                yield protocol.encode(protocol.DATA, piece)
+                if isinstance(piece, FilePiece):
+                    size = sum(extent.size for extent in piece.extents)
+                    yield FileFrame(protocol.HEADER.pack(protocol.DATA, size), piece)
+                else:
+                    yield protocol.encode(protocol.DATA, piece)
             yield protocol.encode(protocol.END)
 
 

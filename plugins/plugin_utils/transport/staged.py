@@ -122,7 +122,7 @@ class StagedSession(Session):
             with open_private(outgoing) as stream:
                 stream.write(agent_pack(True, self._manners))
                 for frame in call.frames():
-                    stream.write(frame)
+                    stream.write(frame if isinstance(frame, bytes) else frame.encoded())
             self._access.put(outgoing, self._path("put"))
             os.unlink(outgoing)
             # What put_file makes has its own mode and owner; the file that the agent may read stays ours. The answer to

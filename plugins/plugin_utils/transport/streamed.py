@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import subprocess
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, Any, cast
 
 from ansible_collections.papermerge.backup.plugins.module_utils.agent import protocol
@@ -22,12 +24,15 @@ from ansible_collections.papermerge.backup.plugins.module_utils.agent.zstd impor
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     BackupError,
     ConnectionLost,
+    DamageError,
     LoginError,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import GREETING, agent_pack
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.rate import RateLimit
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
+    CUT_SHORT,
     Call,
+    FileFrame,
     Handlers,
     Session,
     handle_until_result,
@@ -94,6 +99,7 @@ class StreamedSession(Session):
             raise ConnectionLost(f"{host}: cannot start {argv[0]}: {error.strerror}") from None
         streams = self._process.stdin, self._process.stdout, self._process.stderr
         self._input, self._output, self._errors = cast(tuple[IO[bytes], IO[bytes], IO[bytes]], streams)
+        widen(self._input)
         widen(self._output)
         self._closing = threading.Event()
         self._listener = threading.Thread(target=self._listen_to_errors, daemon=True)
@@ -248,7 +254,10 @@ class StreamedSession(Session):
     def _send(self, call: Call, problems: list[BaseException]) -> None:
         try:
             for frame in call.frames():
-                self._writer.send_encoded(frame)
+                if isinstance(frame, bytes):
+                    self._writer.send_encoded(frame)
+                else:
+                    self._writer.send_whole(partial(self._pass_on, frame))
         except BrokenPipeError:
             return  # the reader learns why
         except BaseException as error:
@@ -256,6 +265,25 @@ class StreamedSession(Session):
             # The agent must not wait for the rest, and must undo what it has.
             with contextlib.suppress(OSError):
                 self._input.close()
+
+    def _pass_on(self, frame: FileFrame) -> None:
+        """Send a frame whose payload lies in a file, from the kernel to the kernel where it can do so."""
+        output = self._input.fileno()
+        # A pipe takes so little whole or not at all.
+        os.write(output, frame.header)
+        for offset, size in frame.piece.extents:
+            end = offset + size
+            while offset < end:
+                try:
+                    count = os.sendfile(output, frame.piece.descriptor, offset, end - offset)
+                except OSError as error:
+                    if error.errno != errno.EINVAL:
+                        raise
+                    # A file system whose files cannot be passed on.
+                    count = os.write(output, os.pread(frame.piece.descriptor, end - offset, offset))
+                if not count:
+                    raise DamageError(CUT_SHORT)
+                offset += count
 
     def close(self) -> None:
         """End the agent: it ends by itself when its input does; a silent one, or after CLOSE_SECONDS, is made to."""
