@@ -40,7 +40,7 @@ def picture(reports: Sequence[tuple[dict[str, Any], Results]]) -> str:
                 blocks.append(_block(section, scale, known, top))
                 top += TITLE + len(known) * (BAR + GAP) + MARGIN
     note = (
-        f'<text class="note" x="{MARGIN}" y="{top + 12}">Time as a ratio to the dashed line; shorter is faster.</text>'
+        f'<text class="note" x="{MARGIN}" y="{top + 12}">Time as a ratio to the dashed line: shorter is faster. Bars beyond 4 are cut.</text>'
     )
     height = top + 12 + MARGIN
     return (
