@@ -179,7 +179,7 @@ def _measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
                 site = Local(work)
                 _race(options, site, name, work, results, report)
             if "ssh" in options.site:
-                with _host(options, name, report) as over_ssh:
+                with _host(work, report) as over_ssh:
                     _race(options, over_ssh, name, work, results, report)
     finally:
         # Hours of measuring are not thrown away because of the last of them.
@@ -190,17 +190,13 @@ def _measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _host(options: argparse.Namespace, name: str, report: dict[str, Any]) -> Iterator[Site]:
-    with HostBench() as bench, contextlib.ExitStack() as stack:
-        host = bench.start("bench")
-        if options.place == "memory":
-            room = int(2.2 * room_for(SHAPES[name], options.scale)) + (256 << 20)
-            stack.enter_context(host.small_filesystem(ON_HOST, room >> 20, kind="tmpfs"))
-            host.run(["mount", "-o", "remount,nr_inodes=0", ON_HOST])
-        else:
-            host.run(["mkdir", "-p", ON_HOST])
+def _host(work: Path, report: dict[str, Any]) -> Iterator[Site]:
+    place = work / "host"
+    place.mkdir(exist_ok=True)
+    with HostBench() as bench:
+        host = bench.start("bench", binds={place: ON_HOST})
         report["versions"].update(host_versions(host))
-        yield OverSsh(host, ON_HOST)
+        yield OverSsh(host, ON_HOST, place)
 
 
 def _race(
@@ -211,8 +207,9 @@ def _race(
     site.own()
     tree = made.tree
     tell(
-        f"{name}, {site.name}: {tree.files:,} files in {tree.directories:,} directories, {tree.media_bytes / 1e9:.2f} GB, "
-        f"database {tree.database_bytes / 1e6:.1f} MB, made in {time.monotonic() - begun:.1f} s"
+        f"{name}, {site.name}: {tree.files:,} files in {tree.directories:,} directories, "
+        f"{tree.media_bytes / 1e9:.2f} GB, database {tree.database_bytes / 1e6:.1f} MB, "
+        f"made in {time.monotonic() - begun:.1f} s"
     )
     report["trees"][name] = {**vars(tree), "words": SHAPES[name].words}
     report["file_systems"][site.name] = site.file_system()

@@ -30,8 +30,8 @@ ON_CONTROLLER = (VERIFY, EXTRACT)
 class Contender(ABC):
     """One way to do it. ``place`` is an empty directory for what it stores.
 
-    ``key``: its name in options. ``parts``: what it can do. ``slow``: runs alone and less often. ``reference``: the parts
-    in which the others of its site are set in relation to it.
+    ``key``: its name in options. ``parts``: what it can do. ``slow``: runs alone and less often. ``reference``: the
+    parts in which the others of its site are set in relation to it.
     """
 
     name: str
@@ -262,9 +262,9 @@ class OurPlaybooks(Contender):
     def restore(self) -> Command:
         return self._playbook("restore", self.site.target_settings())
 
-    def _playbook(self, name: str | Path, settings: dict[str, str]) -> Command:
+    def _playbook(self, name: str | Path, settings: dict[str, str], **more: str) -> Command:
         variables: dict[str, Any] = {OUTSIDE + key: value for key, value in settings.items()}
-        inventory = {INSTANCE: {**self.site.inventory(), **variables}}
+        inventory = {INSTANCE: {**self.site.inventory(), **variables, **more}}
         words = self._playbooks.command(name, inventory)
         return Command(words, self._playbooks.environment(), self._playbooks.home)
 
@@ -275,7 +275,9 @@ class OurPlaybooks(Contender):
         play = {"hosts": "papermerge", "gather_facts": False, "tasks": [*[here] * (tasks - 1), there]}
         path = self._playbooks.home / "empty.yml"
         path.write_text(json.dumps([play]), encoding="utf-8")
-        return self._playbook(path, {})
+        # Looking for one would be more work than an empty task is.
+        python = sys.executable if not isinstance(self.site, OverSsh) else "/usr/bin/python3"
+        return self._playbook(path, {}, ansible_python_interpreter=python)
 
 
 def emptied(place: Path) -> Path:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The instances that are measured: media directories as Papermerge 2.0 lays them out, and the databases of them.
 
-Papermerge makes the OCR text of a page when the document comes in, previews and hOCR when somebody looks at the page; so
-few pages have them.
+Papermerge makes the OCR text of a page when the document comes in, previews and hOCR when somebody looks at the page;
+so few pages have them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 from tests.support.instances import MadeInstance
 
 USERS = 5
+#: Where a document's own file is, and what is made from it.
+KINDS = ORIGINALS, DERIVED = b"docs/%b", b"results/%b"
 #: Numbers below belong to the user's folder and to what else Papermerge makes by itself.
 FIRST_DOCUMENT = 2
 #: A preview in percent of its size and about so many bytes; the smallest one has no hOCR beside it.
@@ -43,8 +45,8 @@ class Shape:
     """What a tree is like at scale 1; see SHAPES.
 
     ``text_share``: of the documents, that many have pages of text instead of pictures. ``fullest``: share of the pages
-    that one document has, in one directory. ``holes``: a document is a page of text and then a hole, which takes no room
-    but is read, hashed and sent as any other bytes.
+    that one document has, in one directory. ``holes``: a document is a page of text and then a hole, which takes no
+    room but is read, hashed and sent as any other bytes.
     """
 
     words: str
@@ -121,6 +123,8 @@ class MadeTree:
         documents = list(_documents(self._chance, shape, scale, FIRST_DOCUMENT))
         writer = self._write(documents)
         self._next = self._first_added = documents[-1].number + 1
+        #: The directories of the documents that :meth:`grow` has added.
+        self.grown: list[Path] = []
         middle = documents[len(documents) // 2]
         self.tree = Tree(
             writer.files, writer.directories, writer.bytes, self.instance.database.stat().st_size, _original(middle)
@@ -131,16 +135,16 @@ class MadeTree:
         documents = list(_documents(self._chance, self._shape, self._scale * share, self._next))
         self._next = documents[-1].number + 1
         writer = self._write(documents)
+        self.grown += [
+            self.instance.media / os.fsdecode(kind % _folder(document)) for kind in KINDS for document in documents
+        ]
         return Tree(writer.files, writer.directories, writer.bytes, 0, _original(documents[0]))
 
     def shrink(self) -> None:
         """Take away what :meth:`grow` has added."""
-        for number in range(self._first_added, self._next):
-            for kind in ("docs", "results"):
-                for user in range(1, USERS + 1):
-                    place = self.instance.media / kind / f"user_{user}" / f"document_{number}"
-                    if place.exists():
-                        shutil.rmtree(place)
+        for place in self.grown:
+            shutil.rmtree(place)
+        self.grown.clear()
         with closing(self.instance.connect()) as connection:
             connection.execute("begin")
             for table, column in (
@@ -270,9 +274,12 @@ class _Writer:
         """Make a directory with its parents and return its path."""
         if path not in self._made:
             self.directory(path.rpartition(b"/")[0])
-            os.mkdir(self._root + b"/" + path)
             self._made.add(path)
-            self.directories += 1
+            try:
+                os.mkdir(self._root + b"/" + path)
+                self.directories += 1
+            except FileExistsError:
+                pass  # of documents that were there before
         return path
 
     def write(self, path: bytes, pieces: list[bytes | memoryview], hole_to: int = 0) -> None:
@@ -289,18 +296,21 @@ class _Writer:
         self.files += 1
 
 
+def _folder(document: _Document) -> bytes:
+    return b"user_%d/document_%d" % (document.user, document.number)
+
+
 def _original(document: _Document) -> str:
-    return f"docs/user_{document.user}/document_{document.number}/{document.name}"
+    return os.fsdecode(ORIGINALS % _folder(document)) + "/" + document.name
 
 
 def _write_document(writer: _Writer, content: _Content, chance: random.Random, document: _Document) -> None:
-    of_user = b"user_%d/document_%d" % (document.user, document.number)
-    originals = writer.directory(b"docs/" + of_user)
+    originals = writer.directory(ORIGINALS % _folder(document))
     make = content.prose if document.text or document.hole else content.noise
     written = min(document.pdf_bytes, HOLE_HEAD) if document.hole else document.pdf_bytes
     pieces = make(written, PDF_HEAD, PDF_END)
     writer.write(originals + b"/" + document.name.encode("utf-8"), pieces, document.pdf_bytes if document.hole else 0)
-    pages = writer.directory(b"results/" + of_user + b"/pages")
+    pages = writer.directory(DERIVED % _folder(document) + b"/pages")
     digits = len(str(document.pages))
     for page in range(1, document.pages + 1):
         number = b"%0*d" % (digits, page)

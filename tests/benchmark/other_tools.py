@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Backup programs that a user of Papermerge may have instead. They run on this machine only: over ssh each would have to
-be installed on the host, and to log in to the controller."""
+"""Backup programs that a user of Papermerge may have instead.
+
+They run on this machine only: over ssh each would have to be installed on the host, and to log in to the controller.
+"""
 
 from __future__ import annotations
 
@@ -121,18 +123,18 @@ class ManageBackup(Contender):
         return Command(words, environment, self._instance.directory)
 
 
-_MOMENT = "'2021-02-16 10:14:00'"
 #: Users, titles and file names of the tree, as Papermerge's own tables have them. Each document is a root of its own.
 _ROWS = (
-    "insert into core_user (id, password, is_superuser, username, first_name, last_name, email, is_staff, is_active, "
-    f"date_joined, created_at, updated_at) select id, '', 0, username, '', '', '', 0, 1, {_MOMENT}, {_MOMENT}, {_MOMENT} "
-    "from tree.core_user",
-    "insert into core_basetreenode (id, title, lang, created_at, updated_at, lft, rght, tree_id, level, "
-    f"polymorphic_ctype_id, user_id, parent_id) select n.id, n.title, 'deu', {_MOMENT}, {_MOMENT}, 1, 2, n.id, 0, "
-    "(select id from django_content_type where app_label = 'core' and model = 'document'), n.user_id, null "
-    "from tree.core_basetreenode n join tree.core_document d on d.basetreenode_ptr_id = n.id",
-    "insert into core_document (basetreenode_ptr_id, file_name, size, page_count, text, version) "
-    "select basetreenode_ptr_id, file_name, size, page_count, '', 0 from tree.core_document",
+    """insert into core_user (id, password, is_superuser, username, first_name, last_name, email, is_staff, is_active,
+                              date_joined, created_at, updated_at)
+       select id, '', 0, username, '', '', '', 0, 1, '2021-02-16', '2021-02-16', '2021-02-16' from tree.core_user""",
+    """insert into core_basetreenode (id, title, lang, created_at, updated_at, lft, rght, tree_id, level,
+                                      polymorphic_ctype_id, user_id)
+       select n.id, n.title, 'deu', '2021-02-16', '2021-02-16', 1, 2, n.id, 0,
+              (select id from django_content_type where app_label = 'core' and model = 'document'), n.user_id
+       from tree.core_basetreenode n join tree.core_document d on d.basetreenode_ptr_id = n.id""",
+    """insert into core_document (basetreenode_ptr_id, file_name, size, page_count, text, version)
+       select basetreenode_ptr_id, file_name, size, page_count, '', 0 from tree.core_document""",
 )
 
 

@@ -28,27 +28,33 @@ PARTS = {
 HEAD = """\
 # Performance
 
-Written by `./dev bench`. Every figure is a median; a ratio is the median of the ratios of runs that took place side by side, to
-the line in the same table that has 1.00. Nothing here is a promise for other machines. Measure on your own: `./dev bench --help`.
+Written by `./dev bench`. Every figure is a median; a ratio is the median of the ratios of runs that took place side by
+side, to the line in the same table that has 1.00. Nothing here is a promise for other machines: measure on your own,
+see `./dev bench --help`.
 
 ![Times as ratios](performance.svg)
 """
 NOTES = """\
 ## How it was measured
 
-- `papermerge.backup` is the collection's own code in a process without Ansible; `playbooks` is the whole command of a user. It
-  hashes every file, indexes and proves it, and dumps the database; `tar`, `rsync` and `manage.py backup` do not.
-- Contenders take turns within a round. restic, borg, `manage.py backup` and `community.general.archive` run fewer rounds, and in
-  the incremental parts alone, after the others. restic encrypts; borg runs without encryption, with its default compression.
+- `papermerge.backup` is the collection's own code in a process without Ansible; `playbooks` is the whole command of a
+  user. It hashes every file, indexes and proves it, and dumps the database; `tar`, `rsync` and `manage.py backup` do
+  not.
+- Contenders take turns within a round. restic, borg, `manage.py backup` and `community.general.archive` run fewer
+  rounds, and in the incremental parts alone, after the others. restic encrypts; borg runs without encryption, with its
+  default compression.
 - `manage.py backup` is Papermerge 2.0.2's own: it takes the newest version of each original, and neither OCR text nor
   previews, nor the database. `community.general.archive` makes an archive beside the files, and brings it nowhere.
-- CPU s: of all processes on both sides. others: as many cores were busy with something else meanwhile; more than 0.2 says that
-  the times are not to be trusted. peak MB: of each kind of process the largest, in 1,000,000 bytes, looked at every 50 ms
-  (the kernel's own high-water mark); `@host` is a process on the other side of ssh.
-- moved MB: over ssh all that passed the host's network cable, in both directions; locally what the agents' streams carried.
-- Over ssh: an unprivileged user and sudo, on a host of its own network on the same machine, so both sides share its cores.
-- The tree `large` is 20 GB of which most are holes: they are read, hashed, compressed and written as any other bytes, but
-  take no room. It shows that memory does not grow with size. Times on it say nothing of other content.
+- CPU s: of all processes on both sides, and their ratio, which says more than the time's on a machine that is not
+  quiet. others: as many cores were busy with something else meanwhile; more than 0.2
+  says that the times are not to be trusted. peak MB: of each kind of process the largest, in 1,000,000 bytes, looked at
+  every 50 ms (the kernel's own high-water mark); `@host` is a process on the other side of ssh.
+- moved MB: over ssh all that passed the host's network cable, in both directions; locally what the agents' streams
+  carried.
+- Over ssh: an unprivileged user and sudo, on a host with a network of its own on the same machine: both sides share its
+  cores.
+- The tree `large` is 20 GB of which most are holes: they are read, hashed, compressed and written as any other bytes,
+  but take no room. It shows that memory does not grow with size. Times on it say nothing of other content.
 """
 
 
@@ -109,20 +115,32 @@ def _tree(report: dict[str, Any], name: str) -> list[str]:
 
 
 def _section(results: Results, section: Section) -> list[str]:
-    heads = [SITES[section.site], "runs", "wall s", "ratio", "CPU s", "others", "stored MB", "moved MB", "peak MB"]
+    heads = [
+        SITES[section.site],
+        "runs",
+        "wall s",
+        "ratio",
+        "CPU s",
+        "ratio",
+        "others",
+        "stored MB",
+        "moved MB",
+        "peak MB",
+    ]
     rows = [_cells(results, row) for row in results.rows(section)]
     return [f"**{PARTS[section.part]}**", "", *_table(heads, rows)]
 
 
 def _cells(results: Results, row: Row) -> list[str]:
-    ratio = results.ratio(row)
+    ratio, cpu_ratio = results.ratio(row), results.ratio(row, lambda run: run.cpu)
     peaks = [f"{name} {peak / 1e6:.0f}" for name, peak in row.memory.items() if peak >= SMALL]
     return [
-        row.name.replace("|", "\\|"),
+        row.name,
         str(len(row.runs)),
         f"{row.seconds:.2f}",
         "" if ratio is None else f"{ratio:.2f}",
         f"{row.cpu:.1f}",
+        "" if cpu_ratio is None else f"{cpu_ratio:.2f}",
         f"{row.others:.1f}",
         _megabytes(row.stored_bytes),
         _megabytes(row.moved),
@@ -135,6 +153,7 @@ def _megabytes(count: int | None) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     columns = range(len(heads))
     widths = [max(len(row[column]) for row in (heads, *rows)) for column in columns]
     texts = {0, len(heads) - 1}

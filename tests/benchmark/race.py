@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -134,15 +135,18 @@ class Race:
 
     def _repeat(self, part: str, group: Sequence[Contender]) -> None:
         for _round in range(max(map(self._rounds_of, group), default=0)):
-            facts: dict[str, int] = {}
+            new_stored: int | None = None
             if part == PLUS_ONE:
-                grown = self._made.grow(GROWTH)
+                before = len(self._made.grown)
+                self._made.grow(GROWTH)
                 self._site.own()
-                facts = {"new_files": grown.files, "new_bytes": grown.media_bytes}
+                new_stored = _packed_size(self._made.grown[before:])
             for contender in group:
                 before = contender.stored_bytes()
                 taken = self._take(contender, contender.again())
-                self._add(part, contender, taken, contender.stored_bytes() - before).facts.update(facts)
+                row = self._add(part, contender, taken, contender.stored_bytes() - before)
+                if new_stored is not None:
+                    row.facts.setdefault("new_stored", []).append(new_stored)
 
     def _resumed(self) -> None:
         """Cut where half of what is stored in the end has passed; what goes on is measured, or begins again."""
@@ -188,6 +192,13 @@ class Race:
         section = Section(part, self._name, self._site.key)
         tell(f"{part}, {self._name}, {self._site.name}: {contender.name}: {taken.seconds:.2f} s")
         return self._results.add(section, contender.key, contender.name, part in contender.reference, taken, stored)
+
+
+def _packed_size(places: Sequence[Path]) -> int:
+    """Return how many bytes files take as `tar | zstd -1` stores them."""
+    listing = b"\0".join(os.fsencode(place) for place in places)
+    packing = ["bash", "-c", "set -o pipefail; tar -c -P --null -T - | zstd -1 -q -c | wc -c"]
+    return int(subprocess.run(packing, input=listing, stdout=subprocess.PIPE, check=True).stdout)
 
 
 def _tasks_of(command: Command) -> int:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
@@ -109,10 +109,10 @@ class Results:
     def row(self, section: Section, key: str) -> Row | None:
         return self._rows.get((section, key))
 
-    def ratio(self, row: Row) -> float | None:
+    def ratio(self, row: Row, value: Callable[[Run], float] = lambda run: run.seconds) -> float | None:
         """Return the median of a row's ratios to the reference of its section, run by run."""
         references = [other for other in self.rows(row.section) if other.reference]
-        return pairs(row.runs, references[0].runs) if references else None
+        return pairs(row.runs, references[0].runs, value) if references else None
 
     def as_list(self) -> list[dict[str, Any]]:
         return [asdict(row) for row in self._rows.values()]
@@ -128,6 +128,8 @@ class Results:
         return results
 
 
-def pairs(runs: Sequence[Run], references: Sequence[Run]) -> float:
+def pairs(
+    runs: Sequence[Run], references: Sequence[Run], value: Callable[[Run], float] = lambda run: run.seconds
+) -> float:
     """Return the median of the ratios of runs that took place side by side."""
-    return median(run.seconds / other.seconds for run, other in zip(runs, references, strict=False))
+    return median(value(run) / max(value(other), 0.01) for run, other in zip(runs, references, strict=False))

@@ -12,7 +12,7 @@ from tests.benchmark.measure import Run
 from tests.benchmark.results import Results, Row, Section, pairs, streamed
 
 #: Steps of a create that the media are read in, as the manifest's timings name them.
-MEDIA_STEPS = ("scan", "archive", "settle")
+MEDIA_STEPS = ("scan", "recognise", "rewrite", "archive", "settle")
 #: What moves for the media: everything but looking for the instance, its database and its settings files.
 OTHER_OPERATIONS = ("start", "describe", "dump_database", "archive_config")
 BYTES_A_FILE = 16
@@ -128,9 +128,9 @@ def _plus_one(results: Results) -> list[Seen]:
             continue
         ratios = [
             (count or 0) / (1.10 * stored + BYTES_A_FILE * files)
-            for count, stored, files in zip(moved, ours.stored, scanned, strict=True)
+            for count, stored, files in zip(moved, ours.facts["new_stored"], scanned, strict=True)
         ]
-        words = f"plus-one, {section.tree}, {section.site}: bytes moved to 1.10 of the new stored ones and 16 a file"
+        words = f"plus-one, {section.tree}, {section.site}: bytes moved to 1.10 of the new stored and 16 a file"
         found.append(Seen(words, 1.0, median(ratios)))
     return found
 

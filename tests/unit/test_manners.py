@@ -32,6 +32,9 @@ from tests.support.snapshots import (
     verify,
 )
 
+#: What any agent can be asked.
+NOTHING = Call("read_file", {"path": "/dev/null"})
+
 
 class Clock:
     """A clock on which nothing happens but sleeping."""
@@ -100,9 +103,9 @@ def test_the_agent_with_all_its_threads_and_programs_behaves_as_it_was_told(
     assert set(seen.values()) == {(expected, printed)}
 
 
-def test_a_niceness_that_the_login_has_already_is_not_taken_back(tmp_path: Path) -> None:
+def test_a_niceness_that_the_login_has_already_is_not_taken_back() -> None:
     with local_agent(before="renice -n 12 -p $$ >/dev/null; ", manners=Manners(nice=3)) as session:
-        session.call(Call("scan_media", {"root": str(tmp_path), "media_allowed_roots": [], "excluded": []}))
+        session.call(NOTHING)
         assert behaviour(session.pid)[0] == 12
 
 
@@ -133,26 +136,24 @@ def test_a_refused_class_is_told_before_anything_is_done(
 
 def test_a_host_without_ionice_is_told_so_and_needs_none_for_niceness(tmp_path: Path) -> None:
     python = interpreter_without("ionice", tmp_path)
-    scan = Call("scan_media", {"root": str(tmp_path), "media_allowed_roots": [], "excluded": []})
     with (
         local_agent(python, manners=Manners(io_class="idle")) as session,
         pytest.raises(SettingError, match="needs the ionice program on the host, and there is none"),
     ):
-        session.call(scan)
+        session.call(NOTHING)
     with local_agent(python, manners=Manners(nice=5)) as session:
-        assert session.call(scan)["files"] == 1
+        assert session.call(NOTHING) == {}
 
 
 def test_staged_agents_behave_each_time(tmp_path: Path, fake_ionice: str) -> None:
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\n{fake_ionice}\nexec python3 "$@"\n')
     python.chmod(0o755)
-    scan = Call("scan_media", {"root": str(tmp_path), "media_allowed_roots": [], "excluded": []})
     with (
         staged_agent(tmp_path, str(python), Manners(io_class="idle")) as session,
         pytest.raises(SettingError, match="refuses I/O class idle"),
     ):
-        session.call(scan)
+        session.call(NOTHING)
 
 
 class TestRateLimit:
@@ -246,13 +247,12 @@ def test_a_low_rate_is_no_silence(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_silence_is_still_noticed_with_a_limit(tmp_path: Path) -> None:
-    call = Call("scan_media", {"root": str(tmp_path), "media_allowed_roots": [], "excluded": []})
+def test_silence_is_still_noticed_with_a_limit() -> None:
     with local_agent(limit=RateLimit(200_000)) as session:
-        session.call(call)
+        session.call(NOTHING)
         os.kill(session.pid, signal.SIGSTOP)
         try:
             with pytest.raises(ConnectionLost, match="nothing heard"):
-                session.call(call)
+                session.call(NOTHING)
         finally:
             os.kill(session.pid, signal.SIGCONT)

@@ -20,7 +20,7 @@ LOWEST_LEVEL = 7
 
 
 class Manners(NamedTuple):
-    """``nice``: 0 to 19. ``io_class``: NO_CLASS leaves it as it is. ``io_level``: 0 to 7 (lowest), of BEST_EFFORT only."""
+    """``nice``: 0 to 19. ``io_class``: NO_CLASS leaves it as it is. ``io_level`` of BEST_EFFORT: 0 to 7 (last)."""
 
     nice: int = 0
     io_class: str = NO_CLASS

@@ -282,20 +282,23 @@ class StreamedSession(Session):
     def _pass_on(self, frame: FileFrame) -> None:
         """Send a frame whose payload lies in a file, from the kernel to the kernel where it can do so."""
         output = self._input.fileno()
+        most = self._limit.piece if self._limit else protocol.MAX_PAYLOAD
         # A pipe takes so little whole or not at all.
         os.write(output, frame.header)
         for offset, size in frame.piece.extents:
             end = offset + size
             while offset < end:
                 try:
-                    count = os.sendfile(output, frame.piece.descriptor, offset, end - offset)
+                    count = os.sendfile(output, frame.piece.descriptor, offset, min(most, end - offset))
                 except OSError as error:
                     if error.errno != errno.EINVAL:
                         raise
                     # A file system whose files cannot be passed on.
-                    count = os.write(output, os.pread(frame.piece.descriptor, end - offset, offset))
+                    count = os.write(output, os.pread(frame.piece.descriptor, min(most, end - offset), offset))
                 if not count:
                     raise DamageError(CUT_SHORT)
+                if self._limit:
+                    self._limit.passed(count)
                 offset += count
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -69,13 +69,14 @@ class HostBench:
         """The bench's own directory, gone at its end."""
         return self._directory
 
-    def start(self, name: str, *, containers: bool = False) -> Host:
+    def start(self, name: str, *, containers: bool = False, binds: Mapping[Path, str] | None = None) -> Host:
         """Start a host and return it when its sshd answers.
 
         The name is also its host name: small letters, digits and hyphens. With containers it may run a container
-        engine (not started). Raises BenchError; then nothing of the host is left.
+        engine (not started). ``binds``: directories of this machine, and where the host finds them. Raises BenchError;
+        then nothing of the host is left.
         """
-        host = self._add(name, containers)
+        host = self._add(name, containers, binds or {})
         try:
             host.install(self._base)
             host.boot()
@@ -135,7 +136,7 @@ class HostBench:
         execute(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tests", "-f", self._directory / "key"])
         self._network.create()
 
-    def _add(self, name: str, containers: bool) -> Host:
+    def _add(self, name: str, containers: bool, binds: Mapping[Path, str]) -> Host:
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
             raise BenchError(f"{name!r} is no host name: a small letter, then small letters, digits and hyphens")
         with self._claiming:
@@ -155,7 +156,10 @@ class HostBench:
                 group=ControlGroup(_groups(self._directory, self._network.number) / name),
                 private_key=self._directory / "key",
                 control_sockets=self._directory / "sockets",
-                rights=container_rights(layers / "containers") if containers else (),
+                rights=[
+                    *(container_rights(layers / "containers") if containers else ()),
+                    *(f"--bind={place}:{path}" for place, path in binds.items()),
+                ],
             )
             self._hosts[name] = host
         return host
