@@ -14,12 +14,11 @@ from pathlib import Path
 
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import PIECE
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError
+from ansible_collections.papermerge.backup.plugins.module_utils.media.frames import RAW_HEADER
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PartRecord
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import Tick, storage_reads, unpack
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Extent, FilePiece
 
-#: A frame without checksum, dictionary and content size, with a window of 128 KiB: what raw blocks are stored in.
-_HEADER = bytes.fromhex("28b52ffd0038")
 _BLOCK_HEADER_BYTES = 3
 #: A part of which less than this share is raw is sent as it is stored: the target unpacks it as well as we.
 _MOSTLY = 0.9
@@ -78,10 +77,10 @@ class RawFrames:
         extents: list[Extent] = []
         position = start
         while position < end:
-            head = os.pread(self._descriptor, len(_HEADER) + _BLOCK_HEADER_BYTES, position)
-            if head[: len(_HEADER)] != _HEADER:
+            head = os.pread(self._descriptor, len(RAW_HEADER) + _BLOCK_HEADER_BYTES, position)
+            if head[: len(RAW_HEADER)] != _HEADER:
                 return None
-            position += len(_HEADER)
+            position += len(RAW_HEADER)
             last = False
             while not last:
                 block = int.from_bytes(os.pread(self._descriptor, _BLOCK_HEADER_BYTES, position), "little")
