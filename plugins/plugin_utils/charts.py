@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-WIDTH, HEIGHT = 340, 168
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 20, 26
+WIDTH, HEIGHT = 320, 172
+LEFT, RIGHT, TOP, BOTTOM = 52, 10, 16, 26
 #: More points than this are a line without a dot each.
 MAX_DOTS = 60
 #: A limit further away than this many times the largest value would press the line flat.
@@ -71,7 +71,14 @@ class Chart:
     limit: Label | None = None
     note: str = ""
     dates: list[Label] = field(default_factory=list)
-    last: list[Label] = field(default_factory=list)
+    newest: str = ""
+    many: bool = False
+    """Whether there are so many readings that everything has to be drawn finer."""
+
+    @property
+    def cross(self) -> float:
+        """Half the width of a mark."""
+        return 2.5 if self.many else 4.0
 
 
 def chart(
@@ -82,7 +89,10 @@ def chart(
     limit: float | None = None,
     series: Sequence[str] = ("",),
 ) -> Chart:
-    """Return the chart of readings, oldest first. ``shown`` writes a value; ``series`` names them where there are more."""
+    """Return the chart of readings, oldest first.
+
+    ``shown`` writes a value; ``series`` names the series where there are several.
+    """
     known = [value for reading in readings for value in reading.values if value is not None]
     largest = max(known, default=0.0)
     near = limit is not None and (not largest or limit <= MAX_LIMIT * largest)
@@ -124,7 +134,8 @@ def chart(
     elif limit is not None:
         drawn.note = f"The objective of {shown(limit)} lies above this scale."
     drawn.dates = _dates(drawn, readings)
-    drawn.last = _last(readings, series, shown, x, y)
+    drawn.newest = _newest(readings, shown, series)
+    drawn.many = len(readings) > MAX_DOTS
     return drawn
 
 
@@ -147,22 +158,10 @@ def _dates(drawn: Chart, readings: Sequence[Reading]) -> list[Label]:
     return [Label(LEFT, height, days[0]), Label(drawn.right, height, days[1], "end")]
 
 
-def _last(
-    readings: Sequence[Reading],
-    series: Sequence[str],
-    shown: Callable[[float], str],
-    x: Callable[[int], float],
-    y: Callable[[float], float],
-) -> list[Label]:
-    """Return the newest value of each series, above its line, or below for what lies under another."""
-    found: list[Label] = []
-    for column, name in enumerate(series):
-        value = readings[-1].values[column] if readings else None
-        if value is not None:
-            height = y(value) + (16 if column else -9)
-            anchor = "end" if len(readings) > 1 else "middle"
-            found.append(Label(x(len(readings) - 1), height, f"{name} {shown(value)}".strip(), anchor))
-    return found
+def _newest(readings: Sequence[Reading], shown: Callable[[float], str], series: Sequence[str]) -> str:
+    """Return what the newest drill measured; empty if it measured nothing."""
+    values = readings[-1].values if readings else ()
+    return ", ".join(f"{name} {shown(value)}".strip() for name, value in zip(series, values) if value is not None)
 
 
 def _summary(title: str, readings: Sequence[Reading], shown: Callable[[float], str], series: Sequence[str]) -> str:

@@ -197,7 +197,7 @@ class PastDrill:
 
 @dataclass(kw_only=True)
 class DrillReport:
-    """A drill. ``verdict`` and ``msg`` are what :meth:`judge` says of the rest."""
+    """A drill. ``verdict``, ``reasons`` and ``msg`` are what :meth:`judge` says of the rest."""
 
     instance: str
     source_host: str
@@ -210,6 +210,8 @@ class DrillReport:
     format: int = FORMAT
     verdict: str = FAILED
     msg: str = ""
+    reasons: list[str] = field(default_factory=list)
+    """Everything for which the drill is not passed."""
     snapshot: DrilledSnapshot | None = None
     phases: list[Phase] = field(default_factory=list)
     objectives: Objectives = field(default_factory=Objectives)
@@ -223,10 +225,10 @@ class DrillReport:
         return dataclasses.asdict(self)
 
     def judge(self, error: str = "") -> None:
-        """Set verdict and message. ``error``: what ended the drill before it was through."""
-        reasons = [*([error] if error else []), *self.shortcomings()]
-        self.verdict = FAILED if reasons else PASSED
-        self.msg = "; ".join(reasons) if reasons else self._praise()
+        """Set verdict, reasons and message. ``error``: what ended the drill before it was through."""
+        self.reasons = [*([error] if error else []), *self.shortcomings()]
+        self.verdict = FAILED if self.reasons else PASSED
+        self.msg = "; ".join(self.reasons) or self._praise()
 
     def shortcomings(self) -> list[str]:
         """Return everything for which this drill is not passed, each as a person reads it."""
@@ -253,7 +255,7 @@ class DrillReport:
 
     def _praise(self) -> str:
         skipped = sum(check.verdict == SKIPPED for check in self.checks)
-        text = f"restored and proved: {sum(check.verdict == PASSED for check in self.checks)} checks passed"
+        text = f"Restored and proved: {sum(check.verdict == PASSED for check in self.checks)} checks passed"
         return text + (f", {skipped} skipped" if skipped else "")
 
     def as_past(self) -> PastDrill:

@@ -17,9 +17,10 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.drill_report imp
     DrillReport,
 )
 
-#: What XML 1.0 cannot hold, not even as a reference, and what turns the direction of text.
+#: What XML 1.0 cannot hold, not even as a reference, and (the second line) what turns the direction of text.
 UNPRINTABLE = re.compile(
-    "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+    r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+    r"|[\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
 
 

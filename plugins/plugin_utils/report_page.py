@@ -35,7 +35,7 @@ MINUS = "\N{EN DASH}"
 def report_page(report: DrillReport, damaged: list[str]) -> str:
     """Return the HTML. ``damaged``: of each earlier drill that could not be read, its name and why."""
     past = [*report.history, report.as_past()]
-    page = _template().render(
+    return _template().render(
         report=report,
         passed=report.verdict == PASSED,
         shares=phase_shares(report.phases),
@@ -43,8 +43,6 @@ def report_page(report: DrillReport, damaged: list[str]) -> str:
         past=past,
         damaged=damaged,
     )
-    # Whatever text slipped by as a lone surrogate would make the page unwritable: there is none after `visible`.
-    return page
 
 
 def history_charts(past: list[PastDrill], report: DrillReport) -> list[Chart]:

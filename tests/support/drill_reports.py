@@ -87,12 +87,12 @@ def drill_report(**changes: Any) -> DrillReport:
                   found=63519, unit="files", seconds=3.8),
             Check(name="sample", title="A sample of originals opens", verdict=PASSED, expected=4, found=4,
                   unit="files", seconds=0.8),
-            Check(name="command", title="The instance’s own command", verdict=SKIPPED,
+            Check(name="command", title="The instance\N{RIGHT SINGLE QUOTATION MARK}s own command", verdict=SKIPPED,
                   detail="papermerge_backup_drill_command is not set"),
         ],
         sample=[
-            SampledFile.of(b"docvers/%d/" % number + name, False, sha256=HEX[number:] + HEX[:number], size=number * 83_457,
-                           kind=kind, verdict=PASSED)
+            SampledFile.of(b"docvers/%d/" % number + name, False, sha256=HEX[number:] + HEX[:number],
+                           size=number * 83_457, kind=kind, verdict=PASSED)
             for number, (name, kind) in enumerate(
                 [(b"Tax return 2019.pdf", "pdf"), (b"scan.jpeg", "jpeg"), (b"a.png", "png"), (b"fax.tiff", "tiff")], 1
             )
