@@ -178,7 +178,7 @@ print(evidence.Evidence(sys.argv[1]).write(drill_report()))
 def test_a_killed_drill_leaves_whole_evidence_or_none(evidence: Evidence) -> None:
     outcomes = []
     place = evidence.path / "paperhost"
-    for moment in range(1, 20):
+    for moment in range(1, 20, 2):
         words = [sys.executable, "-c", KILLED.format(path=sys.path), str(evidence.path), str(moment)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
@@ -190,7 +190,7 @@ def test_a_killed_drill_leaves_whole_evidence_or_none(evidence: Evidence) -> Non
         if done.returncode == 0:
             break
     assert outcomes[-1][0] == 0
-    assert sum(count == 0 for _status, count in outcomes) >= 5, outcomes
+    assert sum(count == 0 for _status, count in outcomes) >= 2, outcomes
     hidden = sorted(place.glob(UNFINISHED + "*"))
     assert hidden, "no kill came between the files"
     for path in hidden:
@@ -236,7 +236,7 @@ def test_writing_stays_small_with_a_long_history(evidence: Evidence) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begun = time.monotonic()
     written = evidence.write(drill_report())
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
     assert len(read_drill(written).history) == 400
 

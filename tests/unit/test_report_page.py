@@ -208,7 +208,7 @@ def test_no_meaning_is_in_colour_alone() -> None:
     text = report_page(failed_report(history=past_drills(30)), [])
     words = re.findall(r'class="verdict (\w+)"><span aria-hidden="true">(.)</span> ([\w ]+)', text)
     assert {"passed", "failed", "skipped"} <= {found[0] for found in words}
-    assert {(found[0], found[1]) for found in words} == {("passed", "✓"), ("failed", "✕"), ("skipped", "–")}
+    assert {(found[0], found[1]) for found in words} == {("passed", "✓"), ("failed", "✕"), ("skipped", "\N{EN DASH}")}
     assert '<path class="cross"' in text
     assert ", failed</title>" in text
 
@@ -245,7 +245,7 @@ def test_charts_take_any_size(value: float) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0 s"), (0.04, "0 s"), (12.34, "12.3 s"), (59.96, "1 min"), (64, "1 min 4 s"), (3600, "1 h"),
-     (50580, "14 h 3 min"), (86400, "1 d"), (183600, "2 d 3 h"), (-90, "-1 min 30 s"), (None, "–")],
+     (50580, "14 h 3 min"), (86400, "1 d"), (183600, "2 d 3 h"), (-90, "-1 min 30 s"), (None, "\N{EN DASH}")],
 )  # fmt: skip
 def test_durations_are_told_in_two_units(seconds: float | None, text: str) -> None:
     assert duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == text
