@@ -293,7 +293,7 @@ T = TypeVar("T")
 
 
 @cache
-def _types(shape: type) -> dict[str, Any]:
+def _types(shape: Any) -> dict[str, Any]:
     return typing.get_type_hints(shape)
 
 
@@ -301,9 +301,10 @@ def _read(shape: type[T], fields: Any, where: str) -> T:
     if not isinstance(fields, dict):
         raise DamageError(f"{where} is not an object")
     values: dict[str, Any] = {}
+    types_of = _types(typing.cast(Any, shape))
     for item in dataclasses.fields(typing.cast(Any, shape)):
         if item.name in fields:
-            values[item.name] = _value(_types(shape)[item.name], fields[item.name], f"{where}.{item.name}")
+            values[item.name] = _value(types_of[item.name], fields[item.name], f"{where}.{item.name}")
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             raise DamageError(f"{where}.{item.name} is missing")
     return shape(**values)

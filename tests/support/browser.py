@@ -135,11 +135,11 @@ class Browser:
     def _read(self) -> dict[str, Any]:
         end = time.monotonic() + SECONDS
         while b"\0" not in self._buffer:
-            ready, _, _ = select.select([self._from], [], [], max(end - time.monotonic(), 0))
+            ready, _writable, _broken = select.select([self._from], [], [], max(end - time.monotonic(), 0))
             piece = os.read(self._from, 1 << 20) if ready else b""
             if not piece:
                 raise BrowserError(f"the browser said nothing (exit status {self._process.poll()})")
             self._buffer += piece
-        text, _, self._buffer = self._buffer.partition(b"\0")
+        text, _end, self._buffer = self._buffer.partition(b"\0")
         message: dict[str, Any] = json.loads(text)
         return message

@@ -128,7 +128,7 @@ def test_a_file_too_large_for_evidence_is_not_read(evidence: Evidence) -> None:
 
 
 def test_two_drills_of_one_second_are_both_kept(evidence: Evidence) -> None:
-    names = [evidence.write(drill_report()).name for _ in range(3)]
+    names = [evidence.write(drill_report()).name for _number in range(3)]
     assert names == ["20261122T023004Z-000042", "20261122T023004Z-000042-2", "20261122T023004Z-000042-3"]
     assert len(evidence.past_drills("paperhost").drills) == 3
 
