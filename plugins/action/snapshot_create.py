@@ -17,6 +17,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.create import (
     plan_snapshot,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import plan_row, snapshot_row
+from ansible_collections.papermerge.backup.plugins.plugin_utils.ephemeral import require_lasting
 
 #: What a create takes besides the discovery settings.
 CREATE_SETTINGS = (
@@ -38,6 +39,8 @@ class ActionModule(BackupAction):
         arguments = self.arguments
         place = self.place()
         self.repository().require_writable()
+        if not arguments["accept_ephemeral"]:
+            require_lasting(self.repository().path)
         request = CreateRequest(
             host=self.host,
             instance=place.name,

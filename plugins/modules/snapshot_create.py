@@ -54,6 +54,13 @@ options:
         which hold the secret key and passwords. The manifest names them with their SHA-256 only.
     type: bool
     default: false
+  accept_ephemeral:
+    description:
+      - Whether to write snapshots to a directory that is lost with the container that Ansible runs in, such as the home
+        directory of an execution environment. Without that a create in a container fails unless O(repository) lies on
+        a mount that outlives the container.
+    type: bool
+    default: false
 seealso:
   - module: papermerge.backup.snapshot_restore
   - module: papermerge.backup.snapshot_verify

@@ -56,6 +56,7 @@ ARGUMENTS: dict[str, Spec] = {
         "accept_missing": {"type": "bool", "default": False},
         "media_protected_elsewhere": {"type": "bool", "default": False},
         "config": {"type": "bool", "default": False},
+        "accept_ephemeral": {"type": "bool", "default": False},
     },
     "snapshot_restore": {
         **REPOSITORY,

@@ -78,7 +78,7 @@ class RawFrames:
         position = start
         while position < end:
             head = os.pread(self._descriptor, len(RAW_HEADER) + _BLOCK_HEADER_BYTES, position)
-            if head[: len(RAW_HEADER)] != _HEADER:
+            if head[: len(RAW_HEADER)] != RAW_HEADER:
                 return None
             position += len(RAW_HEADER)
             last = False
