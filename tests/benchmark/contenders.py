@@ -224,7 +224,8 @@ class Ours(Contender):
         return self._job("create", settings=self.site.source_settings())
 
     def cut(self, size: int) -> Command | None:
-        return self._job("create", settings=self.site.source_settings(), cut=size)
+        # What is to be cut has to come through the streams.
+        return self._job("create", settings=self.site.source_settings(), cut=size, is_here=False)
 
     def restore(self) -> Command:
         return self._job("restore", settings=self.site.target_settings())
@@ -236,13 +237,8 @@ class Ours(Contender):
         return self._job("extract", path=path, dest=str(self.extracted / "out"))
 
     def _job(self, what: str, **more: Any) -> Command:
-        job = {
-            "do": what,
-            "agent": self.site.agent(),
-            "is_here": self.site.is_here,
-            "repository": str(self.place),
-            **more,
-        }
+        here = {"agent": self.site.agent(), "is_here": self.site.is_here, "repository": str(self.place)}
+        job = {"do": what, **here, **more}
         return Command([sys.executable, "-m", "tests.benchmark.ours", json.dumps(job)], answers=True)
 
 

@@ -49,8 +49,8 @@ NOTES = """\
   quiet. others: as many cores were busy with something else meanwhile; more than 0.2
   says that the times are not to be trusted. peak MB: of each kind of process the largest, in 1,000,000 bytes, looked at
   every 50 ms (the kernel's own high-water mark); `@host` is a process on the other side of ssh.
-- moved MB: over ssh all that passed the host's network cable, in both directions; locally what the agents' streams
-  carried.
+- moved MB: all that passed the host's network cable, in both directions. The targets count what the agents' streams
+  carried for the media, without what ssh adds.
 - Over ssh: an unprivileged user and sudo, on a host with a network of its own on the same machine: both sides share its
   cores.
 - The tree `large` is 20 GB of which most are holes: they are read, hashed, compressed and written as any other bytes,

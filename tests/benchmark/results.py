@@ -54,9 +54,8 @@ class Row:
 
     @property
     def moved(self) -> int | None:
-        """Bytes between host and controller: over the host's cable, else what our own streams have counted."""
-        counts = [run.moved if run.moved is not None else streamed(run) for run in self.runs]
-        known = [count for count in counts if count is not None]
+        """Bytes over the host's cable."""
+        known = [run.moved for run in self.runs if run.moved is not None]
         return int(median(known)) if known else None
 
     @property
