@@ -97,6 +97,7 @@ class Snapshot:
     files: dict[bytes, str]
     complete: bool
     moment: datetime
+    parts: set[str]
     #: Its own files were damaged or removed by the history.
     broken: bool = False
     gone: bool = False
@@ -220,7 +221,8 @@ class History:
             manifest = self.place.select(name).require_manifest()
             if result == "crashed":
                 self.statistics.add("create crashed after its commit")
-            self.model[name] = Snapshot(files, manifest.state == "complete", self.now.replace(microsecond=0))
+            parts = {part.id for part in manifest.parts}
+            self.model[name] = Snapshot(files, manifest.state == "complete", self.now.replace(microsecond=0), parts)
         self.statistics.add(f"create {result}")
         self.require_nothing_lost()
 
@@ -369,7 +371,7 @@ class History:
         known = self.model[name]
         if known.broken or not known.complete:
             return False
-        return not any(part.id in damaged for part in self._loaded(name).require_manifest().parts)
+        return not known.parts & damaged
 
     def require_nothing_lost(self) -> None:
         """Check that every snapshot that was not pruned has all its files, by size; and that pruned ones are known."""
@@ -380,11 +382,15 @@ class History:
                 assert known.broken or name in pruned, f"{name} is gone, and the history does not know why"
             else:
                 assert name in present, f"{name} is gone"
+            if known.broken and name not in pruned:
+                # Nobody can read which parts it needs, so that every part may be one of them.
+                left = {part for part in known.parts if self.place.part_path(part).exists()}
+                assert left >= known.parts - self.visibly, f"parts of {name}, which cannot be read, are gone"
             if known.gone or known.broken:
                 continue
             snapshot = self._loaded(name)
             manifest = snapshot.require_manifest()
-            if not any(part.id in self.visibly for part in manifest.parts):
+            if not known.parts & self.visibly:
                 check_sizes(self.place, snapshot.directory, manifest)
 
     def finish(self) -> None:
@@ -410,7 +416,7 @@ class History:
 
     def _require_content(self, name: str, known: Snapshot) -> None:
         snapshot = self._loaded(name)
-        if any(part.id in self.damaged for part in snapshot.require_manifest().parts):
+        if known.parts & self.damaged:
             return
         with Crashing(None).watching(), scratch_directory() as scratch:
             Verification(self.place, snapshot, quiet(), scratch).verify("full")
