@@ -99,6 +99,21 @@ class History:
                 found = row
         return found
 
+    def last_verified(self) -> dict[str, dict[str, Any]]:
+        """Return the last verification of every snapshot, by id.
+
+        A weaker one that found nothing does not replace a stronger one that found damage.
+        """
+        last: dict[str, dict[str, Any]] = {}
+        for row in self.rows():
+            if row.get("event") != "verified":
+                continue
+            before = last.get(str(row.get("snapshot")))
+            outweighed = before is not None and before.get("result") != "sound" and _level(row) < _level(before)
+            if not outweighed or row.get("result") != "sound":
+                last[str(row.get("snapshot"))] = row
+        return last
+
     def verified_in_full(self) -> dict[str, FullVerification]:
         """Return the last verification of every stored byte that found a snapshot sound, by id.
 

@@ -27,5 +27,7 @@ def set_pin(place: InstanceDirectory, wanted: str, note: str | None, check: bool
         changed = (pin["note"] if pin is not None else None) != note
         if changed and not check:
             details = {} if note is None else {"note": note}
-            place.history.append("unpinned" if note is None else "pinned", snapshot.id, snapshot.manifest_sha256, **details)
+            place.history.append(
+                "unpinned" if note is None else "pinned", snapshot.id, snapshot.manifest_sha256, **details
+            )
     return snapshot.id, changed

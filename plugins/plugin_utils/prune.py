@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Prunes over instances of a repository: snapshots that no rule keeps, then parts that no snapshot names.
 
-The order loses nothing wherever it is interrupted: the history learns of it, the snapshot's directory is renamed away and
+The order loses nothing wherever it is interrupted: the history learns of it, the directory is renamed away and
 removed, and only then go the parts. The next prune finishes what is left.
 """
 
@@ -22,7 +22,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.durable import s
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import PART_ID
 from ansible_collections.papermerge.backup.plugins.plugin_utils.history import repository_errors
-from ansible_collections.papermerge.backup.plugins.plugin_utils.listing import NO_SNAPSHOTS, instances_in, nothing_in
+from ansible_collections.papermerge.backup.plugins.plugin_utils.listing import NO_SNAPSHOTS, nothing_in
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.prune_plan import (
     MEASURES,
@@ -36,7 +36,6 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.repository impor
     PART_SUFFIX,
     RECORD_SUFFIX,
     InstanceDirectory,
-    Repository,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.times import utc_now
 
@@ -46,20 +45,14 @@ _PRUNED_NAME = re.compile(r"\d{6,}-\d{8}T\d{6}Z\.pruned\Z")
 
 
 def prune_snapshots(
-    repositories: list[Repository],
-    instance: str | None,
-    excluded: list[str],
-    request: PruneRequest,
-    progress: Progress,
-    check: bool,
+    places: Iterable[InstanceDirectory], request: PruneRequest, progress: Progress, check: bool
 ) -> list[dict[str, Any]]:
-    """Prune each instance. Returns a row each: ``result`` ok, failed or ``no snapshots``, and what was done and why.
+    """Prune each instance. Returns a row each: ``result`` ok or failed, and what was done and why.
 
-    With ``check`` nothing is written; the rows say what would be done. An instance that fails leaves the others. Raises
-    RepositoryError for a repository that does not exist or holds nothing.
+    With ``check`` nothing is written; the rows say what would be done. An instance that fails leaves the others.
     """
     rows = []
-    for place in instances_in(repositories, instance, excluded):
+    for place in places:
         try:
             rows.append(_prune(place, request, progress, check))
         except BackupError as error:
@@ -84,8 +77,9 @@ class _Freed:
 
 def _row(place: InstanceDirectory, plan: Plan, freed: _Freed, error: BackupError | None) -> dict[str, Any]:
     removed = plan.removed if error is None else []
+    state = "failed" if error is not None else "pruned" if plan.candidates else NO_SNAPSHOTS
     return {
-        **nothing_in(place, NO_SNAPSHOTS if error is None and not plan.candidates else "pruned"),
+        **nothing_in(place, state),
         "result": "failed" if error is not None else "ok",
         "error": error.kind if error is not None else "",
         "msg": error.message if error is not None else freed.warning,
@@ -219,9 +213,7 @@ def _unreferenced(
             if PART_ID.match(part) and suffix in (PART_SUFFIX, RECORD_SUFFIX) and part not in named:
                 found.setdefault(part, []).append(Path(entry.path))
     with repository_errors(place.parts_path):
-        return {
-            part: files for part, files in found.items() if all(path.lstat().st_mtime <= since for path in files)
-        }
+        return {part: files for part, files in found.items() if all(path.lstat().st_mtime <= since for path in files)}
 
 
 def _remove_parts(place: InstanceDirectory, parts: dict[str, list[Path]], freed: _Freed) -> None:

@@ -63,9 +63,7 @@ class PruneRequest:
     def accepts(self, name: str) -> bool:
         """Tell whether the user calls a snapshot all right although it has shrunk."""
         sequence = int(name.split("-")[0])
-        return any(
-            wanted == name or (wanted.isdecimal() and int(wanted) == sequence) for wanted in self.accept_shrink
-        )
+        return any(wanted == name or (wanted.isdecimal() and int(wanted) == sequence) for wanted in self.accept_shrink)
 
 
 @dataclass
@@ -254,9 +252,7 @@ def _shrunk(candidate: Candidate, before: str, totals: dict[str, int], threshold
     return ""
 
 
-def _decide(
-    place: InstanceDirectory, request: PruneRequest, candidates: list[Candidate], soundness: Soundness
-) -> None:
+def _decide(place: InstanceDirectory, request: PruneRequest, candidates: list[Candidate], soundness: Soundness) -> None:
     """Set action and reasons of every candidate; the newest one is known to be sound."""
     by_id = {candidate.id: candidate for candidate in candidates}
     dated = [Dated(candidate.id, candidate.moment) for candidate in reversed(candidates)]

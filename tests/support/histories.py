@@ -15,18 +15,19 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, LossError
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import SNAPSHOT_ID
 from ansible_collections.papermerge.backup.plugins.plugin_utils import repository, settling, times
 from ansible_collections.papermerge.backup.plugins.plugin_utils.create import CreateRequest, create_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.pins import set_pin
 from ansible_collections.papermerge.backup.plugins.plugin_utils.prune import prune_snapshots
 from ansible_collections.papermerge.backup.plugins.plugin_utils.prune_plan import PruneRequest
-from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import Repository, StoredSnapshot
+from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import StoredSnapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.retention import Duration, Policy
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import (
     Verification,
@@ -35,7 +36,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import (
     scratch_directory,
 )
 from tests.support.in_process import InProcessAgent
-from tests.support.snapshots import quiet
+from tests.support.snapshots import place_in, quiet
 
 PACKAGE = "ansible_collections.papermerge.backup.plugins"
 MEMORY = Path("/dev/shm")
@@ -81,7 +82,7 @@ class Crashing:
 
         for name in self.NAMES:
             setattr(os, name, stepping(name))
-        os.open = opening  # type: ignore[assignment]
+        os.open = opening
         try:
             with contextlib.suppress(Crash):
                 yield
@@ -127,12 +128,13 @@ class History:
         self.statistics = statistics
         self.steps: list[str] = []
         self.root = Path(tempfile.mkdtemp(prefix="history-", dir=MEMORY if MEMORY.is_dir() else None))
-        self.repository = Repository(str(self.root / "repository"))
-        self.place = self.repository.instance("one")
+        self.place = place_in(self.root / "repository")
         self.agent = InProcessAgent(self.root / "media")
         self.agent.media.mkdir()
         self.agent.documents = 20
-        self.now = datetime.now(timezone.utc)
+        self.now = datetime(2026, 11, 22, 12, tzinfo=UTC)
+        #: When the files of the parts came, by the history's clock.
+        self.came: dict[str, datetime] = {}
         self.model: dict[str, Snapshot] = {}
         #: Parts that the history has damaged, and those of them whose size tells.
         self.damaged: set[str] = set()
@@ -211,6 +213,7 @@ class History:
                 result = "complete"
             except LossError:
                 result = "incomplete"
+        self._date_parts()
         self._say(f"create: {result} after {crashing.calls} calls, {len(files)} files")
         new = set(self.place.snapshot_names()) - known
         assert len(new) <= 1
@@ -225,6 +228,14 @@ class History:
             self.model[name] = Snapshot(files, manifest.state == "complete", self.now.replace(microsecond=0), parts)
         self.statistics.add(f"create {result}")
         self.require_nothing_lost()
+
+    def _date_parts(self) -> None:
+        """Give new files of parts the time of the history's clock."""
+        if self.place.parts_path.is_dir():
+            for path in self.place.parts_path.iterdir():
+                if path.name not in self.came:
+                    self.came[path.name] = self.now
+                    os.utime(path, (self.now.timestamp(),) * 2)
 
     def _change_media(self) -> None:
         rng, media = self.rng, self.agent.media
@@ -249,8 +260,9 @@ class History:
         rng = self.rng
         counts = {kind: rng.randint(1, 3) for kind in ("last", "daily", "weekly", "monthly", "yearly", "hourly")}
         chosen = rng.sample(sorted(counts), rng.randint(1, 2))
-        within = {"within": Duration(days=rng.randint(1, 60))} if rng.random() < 0.15 else {}
-        return Policy(**{kind: counts[kind] for kind in chosen}, **within)
+        chosen_counts: dict[str, Any] = {kind: counts[kind] for kind in chosen}
+        policy = Policy(**chosen_counts)
+        return replace(policy, within=Duration(days=rng.randint(1, 60))) if rng.random() < 0.15 else policy
 
     def prune(self) -> None:
         rng = self.rng
@@ -271,7 +283,7 @@ class History:
         readable = [name for name in before if self._is_sound(name, self.visibly)]
         found = None
         with crashing.watching():
-            (found,) = prune_snapshots([self.repository], "one", [], request, quiet(), check=False)
+            (found,) = prune_snapshots([self.place], request, quiet(), check=False)
         removed = sorted(set(before) - set(self.present()))
         what = "crashed" if found is None else "refused" if found["result"] == "failed" else "done"
         self._say(f"prune: {what} after {crashing.calls} calls, removed {removed}; {request.policy}")
@@ -309,7 +321,9 @@ class History:
         self.statistics.add("clock jump")
 
     def damage_part(self) -> None:
-        files = sorted(self.place.parts_path.glob("*.zst")) if self.place.parts_path.is_dir() else []
+        # By age: their names are random.
+        here = list(self.place.parts_path.glob("*.zst"))
+        files = sorted(here, key=lambda path: (self.came[path.name], path.stat().st_size, path.name[32:]))
         if not files:
             return
         path = self.rng.choice(files)
@@ -321,6 +335,7 @@ class History:
             content = bytearray(path.read_bytes())
             content[self.rng.randrange(len(content))] ^= 0x10
             path.write_bytes(content if kind == "flip" else content[:-1])
+            os.utime(path, (self.came[path.name].timestamp(),) * 2)
         self.damaged.add(part)
         if kind != "flip":
             self.visibly.add(part)
@@ -376,13 +391,14 @@ class History:
     def require_nothing_lost(self) -> None:
         """Check that every snapshot that was not pruned has all its files, by size; and that pruned ones are known."""
         pruned = set(self.place.history.pruned())
+        recorded = set(self.place.history.committed())
         present = set(self.present())
         for name, known in self.model.items():
             if known.gone:
                 assert known.broken or name in pruned, f"{name} is gone, and the history does not know why"
             else:
                 assert name in present, f"{name} is gone"
-            if known.broken and name not in pruned:
+            if known.broken and name in recorded - pruned:
                 # Nobody can read which parts it needs, so that every part may be one of them.
                 left = {part for part in known.parts if self.place.part_path(part).exists()}
                 assert left >= known.parts - self.visibly, f"parts of {name}, which cannot be read, are gone"
@@ -396,8 +412,8 @@ class History:
     def finish(self) -> None:
         """Prune once more without a crash, and check every byte of what remains, and that nothing else does."""
         newest = self.present()[-1:]
-        # The files themselves are of this machine's time.
-        self.now = max(self.now, datetime.now(timezone.utc) + timedelta(minutes=1))
+        # Nothing may be too young to go.
+        self.now = max(self.now, *self.came.values()) + timedelta(minutes=1)
         request = PruneRequest(self._policy(), NEVER, Duration(), 20, newest)
         crashing = Crashing(None)
         found = self._prune(request, crashing)
@@ -409,9 +425,9 @@ class History:
             self.statistics.add("finished clean")
             named = {part.id for name in self.present() for part in self._loaded(name).require_manifest().parts}
             assert {path.name[:32] for path in self.place.parts_path.iterdir()} <= named, "unreferenced parts remain"
-            assert all(repository.SNAPSHOT_ID.match(path.name) for path in self.place.snapshots_path.iterdir())
+            assert all(SNAPSHOT_ID.match(path.name) for path in self.place.snapshots_path.iterdir())
             with Crashing(None).watching():
-                (again,) = prune_snapshots([self.repository], "one", [], request, quiet(), check=False)
+                (again,) = prune_snapshots([self.place], request, quiet(), check=False)
             assert not again["changed"], "a second prune found more to do"
 
     def _require_content(self, name: str, known: Snapshot) -> None:

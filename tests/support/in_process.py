@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An agent in this very process: real scans and archives of a media directory, a database that is only said to exist."""
+"""An agent in this very process: real scans and archives of a media directory, a database that is only said to be."""
 
 from __future__ import annotations
 
