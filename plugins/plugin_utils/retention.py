@@ -18,7 +18,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import Se
 
 #: Keep as many as there are.
 ALL = -1
-_DURATION = re.compile(r"(?=.)(?:(\d{1,5})y)?(?:(\d{1,5})m)?(?:(\d{1,6})d)?(?:(\d{1,7})h)?\Z")
+_DURATION = re.compile(r"(?=.)(?:(\d{1,5})y)?(?:(\d{1,5})m)?(?:(\d{1,6})d)?(?:(\d{1,7})h)?\Z", re.ASCII)
 _BEGINNING = datetime.min.replace(tzinfo=timezone.utc)
 
 

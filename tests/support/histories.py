@@ -91,6 +91,21 @@ class Crashing:
                 setattr(os, name, function)
 
 
+@contextlib.contextmanager
+def clock(read: Callable[[], datetime]) -> Iterator[None]:
+    """Let the controller's code ask this clock."""
+    real = times.utc_now
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith(PACKAGE)]
+    holders: list[Any] = [module for module in modules if getattr(module, "utc_now", None) is real]
+    for module in holders:
+        module.utc_now = read
+    try:
+        yield
+    finally:
+        for module in holders:
+            module.utc_now = real
+
+
 @dataclass
 class Snapshot:
     """What the model knows of a committed snapshot: its files' SHA-256, and what has happened to it since."""
@@ -169,22 +184,13 @@ class History:
     @contextlib.contextmanager
     def _world(self) -> Iterator[None]:
         """Give every module this history's clock, and nobody patience."""
-        real = times.utc_now
-        holders = [
-            module
-            for name, module in list(sys.modules.items())
-            if name.startswith(PACKAGE) and getattr(module, "utc_now", None) is real
-        ]
         before = settling.SETTLE_SECONDS, repository.CLAIM_SECONDS, os.environ.get("TMPDIR")
         settling.SETTLE_SECONDS, repository.CLAIM_SECONDS = 0.0, -1.0
         os.environ["TMPDIR"] = str(self.root)
-        for module in holders:
-            module.utc_now = lambda: self.now  # type: ignore[attr-defined]
         try:
-            yield
+            with clock(lambda: self.now):
+                yield
         finally:
-            for module in holders:
-                module.utc_now = real  # type: ignore[attr-defined]
             settling.SETTLE_SECONDS, repository.CLAIM_SECONDS = before[:2]
             if before[2] is None:
                 del os.environ["TMPDIR"]
