@@ -36,6 +36,11 @@ KEEP, REMOVE = "keep", "remove"
 MEASURES = {"documents": "documents", "media_bytes": "bytes of media"}
 
 
+def sequence_of(name: str) -> int:
+    """Return the number in a snapshot's id."""
+    return int(name.partition("-")[0])
+
+
 @dataclass(frozen=True)
 class PruneRequest:
     """What a prune is to do. ``shrink_threshold`` is in percent, ``accept_shrink`` has ids and sequence numbers."""
@@ -62,7 +67,7 @@ class PruneRequest:
 
     def accepts(self, name: str) -> bool:
         """Tell whether the user calls a snapshot all right although it has shrunk."""
-        sequence = int(name.split("-")[0])
+        sequence = sequence_of(name)
         return any(wanted == name or (wanted.isdecimal() and int(wanted) == sequence) for wanted in self.accept_shrink)
 
 
@@ -192,7 +197,8 @@ def make_plan(place: InstanceDirectory, request: PruneRequest, soundness: Soundn
 def _require_sane(newest: Candidate) -> None:
     """Raise unless the newest snapshot is of the past and complete."""
     if newest.problem is not None:
-        raise DamageError(f"nothing is removed, because the newest snapshot cannot be read: {newest.problem.message}")
+        kind = type(newest.problem)
+        raise kind(f"nothing is removed, because the newest snapshot cannot be read: {newest.problem.message}")
     now = utc_now()
     if newest.moment > now + FUTURE_TOLERANCE:
         raise BackupError(
@@ -225,11 +231,12 @@ def _require_no_shrinking(place: InstanceDirectory, request: PruneRequest, candi
     accepted = place.history.accepted()
     name, totals, sequence = "", {}, 0
     if accepted is not None:
-        name, sequence = str(accepted["snapshot"]), int(str(accepted["snapshot"]).split("-")[0])
+        name = str(accepted["snapshot"])
+        sequence = sequence_of(name)
         totals = {key: int(accepted[key]) for key in MEASURES if isinstance(accepted.get(key), int)}
     shrunk = ""
     for candidate in candidates:
-        if not candidate.complete or int(candidate.id.split("-")[0]) <= sequence:
+        if not candidate.complete or sequence_of(candidate.id) <= sequence:
             continue
         shrunk = "" if request.accepts(candidate.id) else _shrunk(candidate, name, totals, request.shrink_threshold)
         if not shrunk:
