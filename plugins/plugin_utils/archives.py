@@ -37,11 +37,12 @@ from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.relea
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import shown
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import StoredFile, StoredPart
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PartRecord
-from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import MediaArchive, excluded_directories
+from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import MediaArchive
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.dumps import abandon
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import PART_SUFFIX, RECORD_SUFFIX
+from ansible_collections.papermerge.backup.plugins.plugin_utils.scanning import excluded_directories, scan
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     PartWriter,
     part_members,
@@ -160,7 +161,8 @@ def _archive(
 
     with Catalog(scratch / "archive.sqlite3") as catalog:
         archive = MediaArchive(session, catalog, progress, media, packs, new_part)
-        archive.scan(excluded_directories(release_line_named(found["release_line"]), settings["derived"]))
+        excluded = excluded_directories(release_line_named(found["release_line"]), settings["derived"])
+        scan(session, catalog, progress, media, excluded)
         archive.fetch()
         if catalog.retry(CHANGING):
             archive.fetch()

@@ -1,18 +1,15 @@
 # Copyright: (c) 2026, the papermerge.backup contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Media into parts: scan on the host, sort in the catalog, fetch part by part."""
+"""Media into parts: chosen from the catalog, fetched part by part."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError
 from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import ArchivedFile, archived_file
-from ansible_collections.papermerge.backup.plugins.module_utils.media.scan import scanned_file
-from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import ReleaseLine
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_fields
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import StoredPart
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import FRAME_BYTES, PART_CONTENT_BYTES
@@ -22,7 +19,6 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.sessio
     Call,
     Handlers,
     Session,
-    told_to,
 )
 
 
@@ -49,11 +45,6 @@ class Part(Protocol):
         """Give up what is open."""
 
 
-def excluded_directories(line: ReleaseLine, derived: bool) -> list[str]:
-    """Return the directories below the media root that an archive leaves out."""
-    return [] if derived else [os.fsdecode(name) for name in line.derived]
-
-
 class MediaArchive:
     """The media of one instance on their way into parts. ``parts`` grows with each finished one."""
 
@@ -74,14 +65,6 @@ class MediaArchive:
         self._compress = compress
         self._new_part = new_part
         self.parts: list[StoredPart] = []
-
-    def scan(self, excluded: list[str]) -> dict[str, Any]:
-        """Fill the catalog with the files of the host. Returns the agent's counts."""
-        self._progress.begin("scan", unit="files")
-        return self._session.call(
-            Call("scan_media", {**self._media, "excluded": excluded}),
-            told_to(self._progress, records=lambda rows: self._catalog.add_scanned(scanned_file(row) for row in rows)),
-        )
 
     def fetch(self) -> None:
         """Put every file that nobody has read yet into parts."""

@@ -28,7 +28,8 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof i
 
 _SCHEMA = """
 create table file (path blob primary key, size integer, mode integer, mtime_ns, ctime_ns, device, inode, uid integer,
-                   gid integer, owner text, grp text, sha256 text, part text, state text, reason text) without rowid;
+                   gid integer, owner text, grp text, sha256 text, part text, state text, reason text,
+                   line integer) without rowid;
 create table expected (path blob, row text, key text);
 create table directory (path blob);
 create table held (path blob primary key, sha256 text) without rowid;

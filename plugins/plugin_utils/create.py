@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the papermerge.backup contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The create: claim, discover, dump, archive, settle, prove, commit. One call does all of it, or leaves nothing."""
+"""The create: claim, discover, dump, archive, settle, prove, commit. One call does all of it, or publishes nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import (
     write_private,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, LossError, MediaError
+from ansible_collections.papermerge.backup.plugins.module_utils.errors import LossError, MediaError
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import (
     ReleaseLine,
     release_line_named,
@@ -28,26 +28,29 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifes
     checksum_line,
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import Proof, losses
-from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import MediaArchive, excluded_directories
+from ansible_collections.papermerge.backup.plugins.plugin_utils.archiving import MediaArchive
 from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import Discovery
-from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
+from ansible_collections.papermerge.backup.plugins.plugin_utils.base import Base
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import describe_snapshot
+from ansible_collections.papermerge.backup.plugins.plugin_utils.inheritance import InheritingCatalog
+from ansible_collections.papermerge.backup.plugins.plugin_utils.kept_part import KeptPart
 from ansible_collections.papermerge.backup.plugins.plugin_utils.manifests import Gathered, build_manifest, warn_of
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.proving import prove
+from ansible_collections.papermerge.backup.plugins.plugin_utils.recognition import recognise
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import (
     CHECKSUM,
     MANIFEST,
     InstanceDirectory,
     StoredSnapshot,
 )
+from ansible_collections.papermerge.backup.plugins.plugin_utils.rewriting import Rewriting, half_used
+from ansible_collections.papermerge.backup.plugins.plugin_utils.scanning import excluded_directories, scan, scan_against
 from ansible_collections.papermerge.backup.plugins.plugin_utils.settling import Settling
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
-    PartWriter,
     StoredWriter,
     require_zstandard,
     storage_errors,
-    store,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.times import utc_now
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
@@ -56,7 +59,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.sessio
     Session,
     told_to,
 )
-from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import check_sizes, media_of
+from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import check_sizes
 
 SCRATCH = "scratch.sqlite3"
 DATABASE_NAMES = {
@@ -104,7 +107,7 @@ def create_snapshot(
 
     ``warn`` is told what a person should look at, though nothing failed.
     Raises LossError, with the description in its details, after committing a snapshot that is marked incomplete;
-    any other BackupError when nothing was committed.
+    any other BackupError when nothing was committed. Parts that were finished by then stay for the next create.
     """
     require_zstandard()
     begun = time.monotonic()
@@ -117,11 +120,11 @@ def create_snapshot(
         place.repair_history()
         sequence, incoming = place.claim()
         try:
-            with Catalog(incoming / SCRATCH) as catalog:
-                work = _Create(session, place, request, progress, sequence, incoming, catalog)
+            with InheritingCatalog(incoming / SCRATCH) as catalog:
+                work = _Create(session, place, request, progress, sequence, incoming, catalog, warn)
                 manifest, reasons = work.run(found)
             (incoming / SCRATCH).unlink()
-            description = _commit(place, incoming, manifest, work.parts)
+            description = _commit(place, incoming, manifest)
         except BaseException:
             place.discard(incoming)
             raise
@@ -184,7 +187,8 @@ class _Create:
         progress: Progress,
         sequence: int,
         incoming: Path,
-        catalog: Catalog,
+        catalog: InheritingCatalog,
+        warn: Callable[[str], object],
     ) -> None:
         self._session = session
         self._place = place
@@ -193,10 +197,12 @@ class _Create:
         self._sequence = sequence
         self._incoming = incoming
         self._catalog = catalog
+        self._warn = warn
+        self._rewritten: list[StoredPart] = []
         self._started = utc_now()
         self._timings: dict[str, float] = {}
         self._dumped_at_ns = 0
-        self.parts: list[StoredPart] = []
+        self._base = Base(place, catalog)
         self.previous: StoredSnapshot | None = None
 
     def run(self, found: dict[str, Any]) -> tuple[Manifest, list[str]]:
@@ -213,15 +219,14 @@ class _Create:
             self._progress,
             self._media,
             self._host_compresses,
-            lambda: PartWriter(self._incoming, self._host_compresses),
+            lambda: KeptPart(self._place, self._incoming, self._host_compresses),
         )
-        self.parts = archive.parts
         database, dump, scan = self._read(found, line, archive)
         config = self._timed("config", self._archive_config) if self._request.config else None
-        proof, previous = self._timed("prove", lambda: self._prove(found, line, dump))
-        self.previous = previous
-        index = store(self._incoming / INDEX_NAME, (entry.encode() for entry in self._catalog.entries()))
-        reasons = losses(proof, first=previous is None)
+        proof = self._timed("prove", lambda: self._prove(found, line, dump))
+        index = self._timed("index", lambda: self._base.store_index(self._incoming / INDEX_NAME))
+        parts, new = self._parts([*self._rewritten, *archive.parts])
+        reasons = losses(proof, first=self.previous is None)
         manifest = build_manifest(
             Gathered(
                 host=self._request.host,
@@ -239,12 +244,13 @@ class _Create:
                 database=database,
                 index=index,
                 config=config,
-                parts=self.parts,
+                parts=parts,
+                new_parts=new,
                 totals=self._catalog.totals(),
                 proof=proof,
                 reasons=reasons,
                 timings=self._timings,
-                previous=previous,
+                previous=self.previous,
             )
         )
         text = manifest.encode()
@@ -269,13 +275,43 @@ class _Create:
         return database, dump
 
     def _read_media(self, line: ReleaseLine, archive: MediaArchive) -> dict[str, Any]:
-        scan: dict[str, Any] = self._timed(
-            "scan", lambda: archive.scan(excluded_directories(line, self._request.derived))
-        )
+        excluded = excluded_directories(line, self._request.derived)
+        counts: dict[str, Any] = self._timed("scan", lambda: self._scan(excluded))
+        self._timed("recognise", self._recognise)
+        self._timed("rewrite", self._rewrite)
         self._timed("archive", archive.fetch)
         settling = Settling(self._catalog, archive, self._progress, self._look_again)
         self._timed("settle", lambda: settling.settle(self._dumped_at_ns))
-        return scan
+        return counts
+
+    def _scan(self, excluded: list[str]) -> dict[str, Any]:
+        what = self._session, self._catalog, self._progress, self._media, excluded
+        # Before the first snapshot there is nothing to compare with.
+        return scan_against(*what, self._base.load) if self._place.snapshot_names() else scan(*what)
+
+    def _recognise(self) -> None:
+        self._base.find_content()
+        recognise(self._session, self._catalog, self._progress, self._media)
+
+    def _rewrite(self) -> None:
+        old = list(half_used(self._place, self._catalog, self._base.parts))
+        rewriting = Rewriting(
+            self._place, self._catalog, self._progress, lambda: KeptPart(self._place, self._incoming, packed=False)
+        )
+        for part, lost in rewriting.rewrite([self._base.parts[part] for part in old]).items():
+            self._base.report_damaged(part)
+            self._warn(
+                f"instance {self._place.name}: part {self._place.part_path(part)} is damaged; {lost:,} files are taken "
+                "from the host again. Older snapshots need it: verify them, and look after the storage"
+            )
+        self._rewritten = rewriting.parts
+
+    def _parts(self, made: list[StoredPart]) -> tuple[list[StoredPart], list[StoredPart]]:
+        """Return the parts that the snapshot needs, and those of them that this create has made."""
+        used = self._catalog.used_parts()
+        inherited = [part for part in self._base.parts.values() if part.id in used]
+        new = [part for part in made if part.id in used]
+        return inherited + new, new
 
     def _timed(self, name: str, step: Any) -> Any:
         begun = time.monotonic()
@@ -349,27 +385,14 @@ class _Create:
         arguments = {**self._media, "instance": self._request.as_request(), "rest_ns": rest_ns}
         self._call("settle", arguments, Handlers(records=take), files)
 
-    def _prove(
-        self, found: dict[str, Any], line: ReleaseLine, dump: dict[str, Any]
-    ) -> tuple[Proof, StoredSnapshot | None]:
-        """Return the proof, and the snapshot that it was compared with: the newest complete one that can be read."""
-        previous = None
-        for previous in self._place.complete():
-            try:
-                # A file that was empty then held nothing that could be lost now.
-                entries = media_of(self._place, previous).entries()
-                self._catalog.add_held((entry.path, entry.sha256) for entry in entries if entry.size)
-                break
-            except DamageError:
-                self._catalog.forget_held()
-                previous = None
+    def _prove(self, found: dict[str, Any], line: ReleaseLine, dump: dict[str, Any]) -> Proof:
+        self.previous = self._base.compared()
         moment_ns, elsewhere = dump["moment_ns"], _is_elsewhere(found)
-        return prove(self._catalog, line, moment_ns, self._not_expected, self._older, elsewhere), previous
+        return prove(self._catalog, line, moment_ns, self._not_expected, self._older, elsewhere)
 
 
-def _commit(place: InstanceDirectory, incoming: Path, manifest: Manifest, parts: list[StoredPart]) -> dict[str, Any]:
-    """Move the parts to their place, check what the manifest names once more, and publish the snapshot."""
-    place.place_parts(incoming, parts)
+def _commit(place: InstanceDirectory, incoming: Path, manifest: Manifest) -> dict[str, Any]:
+    """Check what the manifest names once more, and publish the snapshot."""
     check_sizes(place, incoming, manifest)
     place.publish(incoming, manifest.id)
     place.history.append("committed", manifest.id, place.manifest_sha256(manifest), state=manifest.state)

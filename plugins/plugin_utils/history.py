@@ -99,6 +99,10 @@ class History:
                 found = row
         return found
 
+    def damaged_parts(self) -> set[str]:
+        """Return the ids of the parts that a verification has found damaged; content is never relied on there again."""
+        return {str(row.get("part")) for row in self.rows() if row.get("event") == "damaged"}
+
     def last_verified(self) -> dict[str, dict[str, Any]]:
         """Return the last verification of every snapshot, by id.
 

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, RepositoryError
+from ansible_collections.papermerge.backup.plugins.plugin_utils.damage import damaged_parts
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import describe_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import (
@@ -127,6 +128,8 @@ def verify_one(
     row["seconds"] = round(time.monotonic() - begun, 3)
     if record and snapshot.manifest is not None:
         try:
+            if row["result"] == "damaged":
+                _name_damage(place, snapshot, level, progress)
             place.history.append(
                 "verified", snapshot.id, snapshot.manifest_sha256, level=level, result=row["result"], message=row["msg"]
             )
@@ -134,3 +137,11 @@ def verify_one(
             # A repository that is only readable can be verified, but not told so.
             row["msg"] = "; ".join(filter(None, [row["msg"], f"not recorded: {error.message}"]))
     return row
+
+
+def _name_damage(place: InstanceDirectory, snapshot: StoredSnapshot, level: str, progress: Progress) -> None:
+    """Note in the history which parts of a snapshot are damaged: the next create brings their content again."""
+    known = place.history.damaged_parts()
+    for part, found in damaged_parts(place, snapshot.require_manifest(), level, progress):
+        if part not in known:
+            place.history.append("damaged", snapshot.id, snapshot.manifest_sha256, part=part, message=found)

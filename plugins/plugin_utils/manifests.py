@@ -33,8 +33,9 @@ class Gathered:
     """Everything that a create has brought together.
 
     ``found``, ``dump`` and ``scan``: what the agent answered. ``config``: the stored settings and what the manifest
-    says of them. ``totals``: number of files and their size in bytes. ``reasons``: why the snapshot counts as loss,
-    ``accepted`` all the same. ``previous``: the snapshot that the proof was compared with.
+    says of them. ``new_parts``: those of the parts that this create has made. ``totals``: number of files and their
+    size in bytes. ``reasons``: why the snapshot counts as loss, ``accepted`` all the same. ``previous``: the snapshot
+    that the proof was compared with.
     """
 
     host: str
@@ -53,6 +54,7 @@ class Gathered:
     index: StoredFile
     config: tuple[StoredFile, dict[str, Any]] | None
     parts: list[StoredPart]
+    new_parts: list[StoredPart]
     totals: tuple[int, int]
     proof: Proof
     reasons: list[str]
@@ -64,7 +66,7 @@ def build_manifest(it: Gathered) -> Manifest:
     """Return the manifest of what a create has gathered."""
     files, size = it.totals
     own = [it.database.size, it.index.size] + ([it.config[0].size] if it.config is not None else [])
-    stored = sum(own) + sum(part.size + part.record_size for part in it.parts)
+    stored, new = (sum(own) + sum(part.size + part.record_size for part in parts) for parts in (it.parts, it.new_parts))
     return Manifest(
         {
             "format": FORMAT,
@@ -117,7 +119,7 @@ def build_manifest(it: Gathered) -> Manifest:
                 "files": files,
                 "media_bytes": size,
                 "stored_bytes": stored,
-                "new_bytes": stored,
+                "new_bytes": new,
                 "skipped_special_files": it.scan["skipped"],
             },
             "timings": it.timings,

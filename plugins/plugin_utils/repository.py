@@ -30,12 +30,12 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     RepositoryError,
     describe_os_error,
 )
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import PART_ID
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import (
     COMPLETE,
     MAX_MANIFEST_BYTES,
     SNAPSHOT_ID,
     Manifest,
-    StoredPart,
     checksum_line,
     decode_manifest,
 )
@@ -46,9 +46,8 @@ INSTANCE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@:-]{0,199}\Z")
 #: Seconds for which a run waits for another that may just be ending.
 LOCK_PATIENCE = 5.0
 PART_SUFFIX, RECORD_SUFFIX = ".tar.zst", ".json.zst"
-#: Notes beside a directory of incoming: which machine works there, and which parts it has moved but not published.
-OWNER_SUFFIX, MOVING_SUFFIX = ".owner", ".moving"
-NOTES = (OWNER_SUFFIX, MOVING_SUFFIX)
+#: A note beside a directory of incoming: which machine works there.
+OWNER_SUFFIX = ".owner"
 #: Seconds between a claim and the note of who made it, at the very most.
 CLAIM_SECONDS = 60.0
 #: Seconds without a new file after which the unfinished work of another machine counts as abandoned.
@@ -239,13 +238,17 @@ class InstanceDirectory:
             return StoredSnapshot(directory, sequence, None, problem)
         return StoredSnapshot(directory, sequence, manifest, None, sha256)
 
-    def complete(self) -> Iterator[StoredSnapshot]:
-        """Yield the complete snapshots whose manifests can be read, newest first."""
+    def readable(self) -> Iterator[StoredSnapshot]:
+        """Yield the snapshots whose manifests can be read, newest first."""
         recorded = self.history.committed()
         for name in reversed(self.snapshot_names()):
             found = self._load(name, recorded)
-            if found.manifest is not None and found.manifest.state == COMPLETE:
+            if found.manifest is not None:
                 yield found
+
+    def complete(self) -> Iterator[StoredSnapshot]:
+        """Yield the complete snapshots whose manifests can be read, newest first."""
+        return (found for found in self.readable() if found.require_manifest().state == COMPLETE)
 
     @staticmethod
     def manifest_sha256(manifest: Manifest) -> str:
@@ -318,10 +321,9 @@ class InstanceDirectory:
             names = sorted(os.listdir(self.incoming_path))
             for name in names:
                 if name.isdigit() and self._is_abandoned(name):
-                    self._remove_moved_parts(name)
                     shutil.rmtree(self.incoming_path / name)
             for name in names:
-                if name.endswith(NOTES) and not (self.incoming_path / name.split(".")[0]).exists():
+                if name.endswith(OWNER_SUFFIX) and not (self.incoming_path / name.split(".")[0]).exists():
                     (self.incoming_path / name).unlink(missing_ok=True)
 
     def _is_abandoned(self, name: str) -> bool:
@@ -336,40 +338,36 @@ class InstanceDirectory:
             return age > CLAIM_SECONDS
         return machine == socket.gethostname() or age > FOREIGN_SECONDS
 
-    def _remove_moved_parts(self, name: str) -> None:
-        """Remove the parts that an unpublished run had moved to their place: nobody else can know their ids."""
-        moving = self.incoming_path / (name + MOVING_SUFFIX)
-        if moving.exists():
-            for file in moving.read_text("ascii").split():
-                (self.parts_path / file).unlink(missing_ok=True)
+    def keep_part(self, directory: Path, part: str) -> None:
+        """Move a finished part and its record from a directory of incoming to their place, for good.
 
-    def place_parts(self, incoming: Path, parts: list[StoredPart]) -> None:
-        """Move finished parts and their records to their place, with a note of it until they are published."""
-        files = [path.name for part in parts for path in (self.part_path(part.id), self.record_path(part.id))]
+        From now on it outlives the run that made it: whoever finds it unnamed may name it.
+        """
         with repository_errors(self.parts_path):
-            write_private(self._moving(incoming), ("\n".join(files) + "\n").encode("ascii"))
-            sync_directory(self.incoming_path)
-            for file in files:
-                os.rename(incoming / file, self.parts_path / file)
+            # The record last: where it is, its part is.
+            for path in (self.part_path(part), self.record_path(part)):
+                os.rename(directory / path.name, path)
             sync_directory(self.parts_path)
+            sync_directory(directory)
 
-    def _moving(self, incoming: Path) -> Path:
-        return self.incoming_path / (incoming.name + MOVING_SUFFIX)
+    def kept_parts(self) -> list[str]:
+        """Return the ids of all parts that have a record, sorted; snapshots may name them or not."""
+        with repository_errors(self.parts_path):
+            names = os.listdir(self.parts_path)
+        found = (name[: -len(RECORD_SUFFIX)] for name in names if name.endswith(RECORD_SUFFIX))
+        return sorted(part for part in found if PART_ID.match(part))
 
     def discard(self, incoming: Path) -> None:
-        """Remove a directory of incoming, and the parts that it had already given away.
+        """Remove a directory of incoming. The parts that were finished stay.
 
         What cannot be removed, on a disk that has failed, is left to the next run: why it failed is what is told.
         """
         with contextlib.suppress(OSError):
-            if incoming.exists():
-                self._remove_moved_parts(incoming.name)
-                shutil.rmtree(incoming, ignore_errors=True)
+            shutil.rmtree(incoming, ignore_errors=True)
             self._forget(incoming.name)
 
     def _forget(self, name: str) -> None:
-        for suffix in NOTES:
-            (self.incoming_path / (name + suffix)).unlink(missing_ok=True)
+        (self.incoming_path / (name + OWNER_SUFFIX)).unlink(missing_ok=True)
 
     def repair_history(self) -> None:
         """Record commits that a killed run had no time to record. The caller holds the lock."""

@@ -16,7 +16,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import Da
 from ansible_collections.papermerge.backup.plugins.module_utils.media.extract import PartMemberPlan
 from ansible_collections.papermerge.backup.plugins.module_utils.media.tar import TarReader
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import shown
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry, read_index
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry, lines, read_index
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import StoredFile, StoredPart
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PartRecord
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
@@ -59,10 +59,17 @@ class StoredMedia:
         """Size of index, parts and records in bytes."""
         return self.index.size + sum(part.size + part.record_size for part in self.parts)
 
+    def _plain_index(self) -> Iterator[bytes]:
+        stored = checked(read_stored(self.index_path), self.index.size, self.index.sha256, str(self.index_path))
+        return unpack(stored, self.index.plain_size, str(self.index_path))
+
     def entries(self) -> Iterator[IndexEntry]:
         """Yield the index. Raises DamageError, for a changed byte at the end only."""
-        stored = checked(read_stored(self.index_path), self.index.size, self.index.sha256, str(self.index_path))
-        yield from read_index(unpack(stored, self.index.plain_size, str(self.index_path)))
+        yield from read_index(self._plain_index())
+
+    def index_lines(self) -> Iterator[bytes]:
+        """Yield the lines of the index without their newlines, unread. Raises DamageError as :meth:`entries`."""
+        return lines(self._plain_index())
 
     def record(self, part: StoredPart) -> PartRecord:
         """Read a part's commit record. Raises DamageError."""

@@ -84,6 +84,8 @@ def test_a_create_killed_before_any_step_in_the_repository_leaves_no_half_snapsh
     small_instance: MadeInstance, repository: InstanceDirectory, tmp_path: Path
 ) -> None:
     source = small_instance
+    # So that there is a part to be made.
+    source.write(b"results/new", tmp_path.name.encode())
     log = tmp_path / "steps"
     arguments = (NAME, str(source.media), str(source.database))
     undisturbed = copy_of(repository, tmp_path / "undisturbed")
@@ -350,6 +352,8 @@ def test_a_repository_that_fills_up_fails_the_create_and_the_next_succeeds_when_
         place = place_in(disk / "repository", NAME)
         attempt(place)
         needed = sum(path.stat().st_size for path in place.path.rglob("*") if path.is_file())
+        for number in range(150):
+            source.write(b"docs/user_1/document_%d/scan.pdf" % (10 + number), os.urandom(4000))
         before = stored_state(place)
         kept = shutil.copytree(place.path, tmp_path / "kept")
         chooser = seeded(f"full {compressing}")
@@ -395,6 +399,8 @@ def test_a_repository_whose_disk_fails_in_the_middle_fails_the_create(tmp_path: 
         with faults.small_disk(disk, 200_000, "ext4"):
             place = place_in(disk / "repository", NAME)
             take(source, place)
+            for number in range(6):
+                source.write(b"results/large_%d" % number, os.urandom(8_000_000))
             before = stored_state(place)
             thread = threading.Thread(target=_break_disk, args=(disk, place, moment))
             thread.start()
@@ -424,6 +430,8 @@ def test_a_compressor_that_fails_on_the_host_fails_the_create(
     small_instance: MadeInstance, repository: InstanceDirectory, tmp_path: Path, fault: str
 ) -> None:
     before = stored_state(repository)
+    # So that there is a part to be made.
+    small_instance.write(b"results/new", os.urandom(20_000))
     environment = faults.compressor_that(tmp_path / "bin", fault)
     command = ["/bin/sh", "-c", agent_command(sys.executable)]
 
@@ -483,6 +491,9 @@ class Killing:
         self.usual, self.agent_seconds = time.monotonic() - begun, last - first
         finished = self.playbooks.finish(run)
         assert finished.status == 0, str(finished)
+        # So that the following runs have parts to make.
+        self.host.run(["cp", "-a", f"{ON_HOST}/media", f"{ON_HOST}/more"])
+        self.host.run(["mv", f"{ON_HOST}/more", f"{ON_HOST}/media/results/more"])
         # After it, because the first login of a user leaves its traces, too.
         self.before = faults.HostState.of(self.host)
         self.first = stored_state(self.place)

@@ -211,6 +211,36 @@ def test_the_guide_restores_a_snapshot_exactly(source: Source, tmp_path: Path) -
     assert "tar:" not in output
 
 
+def test_the_guide_restores_a_third_snapshot_exactly(source: Source, tmp_path: Path) -> None:
+    """After an overwrite, a deletion, and content that came back: from parts of all three creates and a copied one."""
+    first = source.snapshot()
+    shutil.copytree(source.media, tmp_path / "first", symlinks=True)
+    large = source.media / "results" / "large"
+    status = large.stat()
+    large.write_bytes(os.urandom(status.st_size))
+    os.utime(large, ns=(status.st_atime_ns, status.st_mtime_ns))
+    (source.media / "results" / "zeros").unlink()
+    original = source.media / "docs" / "user_1" / "document_7" / "contract.pdf"
+    original.write_bytes(b"%PDF-1.4 overwritten")
+    source.snapshot()
+    original.write_bytes(b"%PDF-1.4 seven")
+    os.utime(original, ns=(0, 1_606_052_535_123_456_789))
+    original.chmod(0o604)
+    for name in NASTY_NAMES[::2]:
+        os.unlink(os.path.join(os.fsencode(source.media), b"results/nasty", name))
+    (source.media / "results" / "new").write_bytes(b"new")
+    third = source.snapshot()
+    parts = [{part.id for part in snapshot.require_manifest().parts} for snapshot in (first, third)]
+    assert parts[0] & parts[1]
+    assert parts[1] - parts[0]
+
+    target, _output = follow_the_guide(source, third, tmp_path / "third")
+
+    assert tree(target / "media") == tree(source.media)
+    target, _output = follow_the_guide(source, first, tmp_path / "work")
+    assert tree(target / "media") == tree(tmp_path / "first")
+
+
 def test_the_guide_unpacks_only_what_the_index_names(source: Source, tmp_path: Path) -> None:
     """A part may hold more: a file that changed while it was read, or what only another snapshot needs."""
     snapshot = source.snapshot()

@@ -40,7 +40,7 @@ from tests.support.snapshots import WatchedSession, changed_agent, local_agent, 
 def target_facts(session: Any, root: Path) -> dict[str, Any]:
     """Ask an agent something small."""
     return session.call(  # type: ignore[no-any-return]
-        Call("scan_media", {"root": str(root), "media_allowed_roots": [], "excluded": []})
+        Call("scan_media", {"root": str(root), "media_allowed_roots": [], "excluded": [], "fingerprints": False})
     )
 
 

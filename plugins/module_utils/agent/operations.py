@@ -21,7 +21,6 @@ from ..durable import pieces, sync_directory
 from ..errors import MediaError, SettingError, SpaceError, describe_os_error
 from ..media.archive import Archiver, in_tar
 from ..media.root import MediaRoot
-from ..media.scan import Scanner
 from ..owners import owner_name
 from ..papermerge.description import describe_instance
 from ..papermerge.instance import Instance, InstanceRequest, require_instance
@@ -31,6 +30,7 @@ from .configuration import archive_configuration
 from .hostfile import sink
 from .main import Channel
 from .rows import row_record
+from .scanning import hash_media, scan_media
 from .workspace import MEMORY_FILE_SYSTEMS, OwnDirectory, file_system_type, remove_abandoned, require_space
 from .zstd import Pipe, compress, compressor, zstd_program
 
@@ -63,10 +63,6 @@ def describe(channel: Channel, arguments: Arguments) -> Result:
     """Find the instance, check that it can be backed up, and tell what the controller has to know of it."""
     instance = instance_of(channel, arguments)
     return {**describe_instance(instance, arguments, channel.progress), "host": host_facts()}
-
-
-def _names(texts: List[str]) -> List[bytes]:
-    return [os.fsencode(text) for text in texts]
 
 
 def _copy_parent(default: str, explicit: str) -> str:
@@ -131,33 +127,6 @@ def dump_database(channel: Channel, arguments: Arguments) -> Result:
         "dump_format": database.dump_format,
         "facts": dump.facts,
     }
-
-
-def scan_media(channel: Channel, arguments: Arguments) -> Result:
-    """Send a record for each file below the media root."""
-    root = MediaRoot(arguments["root"], arguments["media_allowed_roots"])
-    try:
-        scanner = Scanner(root, _names(arguments["excluded"]))
-        files = size = 0
-
-        def rows() -> Iterator[bytes]:
-            nonlocal files, size
-            for found in scanner.files():
-                files += 1
-                size += found.size
-                yield found.as_line()
-                if not files % 4096:
-                    channel.progress(files, 0)
-
-        channel.lines(rows())
-        return {
-            "files": files,
-            "size": size,
-            "skipped": scanner.skipped,
-            "skipped_example": os.fsdecode(scanner.skipped_example),
-        }
-    finally:
-        root.close()
 
 
 def archive_media(channel: Channel, arguments: Arguments) -> Result:
@@ -337,6 +306,7 @@ OPERATIONS: Dict[str, Callable[[Channel, Arguments], Result]] = {
     "describe": describe,
     "dump_database": dump_database,
     "scan_media": scan_media,
+    "hash_media": hash_media,
     "archive_media": archive_media,
     "archive_config": archive_config,
     "settle": settle,

@@ -14,8 +14,9 @@ from ..paths import is_safe_member, path_json, path_of, shown
 from .index import PART_ID, SHA256
 
 FORMAT = 1
-#: Bounds of a part, so that a reader may hold one record in memory: content bytes and members.
-PART_CONTENT_BYTES = 1 << 30
+#: Content bytes that are put into a part: what a cut can cost, and what several agents share out.
+PART_CONTENT_BYTES = 256 << 20
+#: Members of a part, at most, so that a reader may hold one record in memory.
 PART_MEMBERS = 16_384
 #: And the bytes of its members' paths together.
 PART_PATH_BYTES = 32 << 20
