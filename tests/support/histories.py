@@ -201,7 +201,7 @@ class History:
         return Crashing(self.rng.randint(1, most) if self.rng.random() < 0.4 else None)
 
     def create(self) -> None:
-        self._create(self._crashing(45))
+        self._create(self._crashing(60))
 
     def _create(self, crashing: Crashing) -> None:
         self._change_media()
@@ -236,10 +236,11 @@ class History:
         self.require_nothing_lost()
 
     def _date_parts(self) -> None:
-        """Give new files of parts the time of the history's clock."""
+        """Give files of parts that are new, or were given a new time, the time of the history's clock."""
         if self.place.parts_path.is_dir():
             for path in self.place.parts_path.iterdir():
-                if path.name not in self.came:
+                came = self.came.get(path.name)
+                if came is None or path.stat().st_mtime != came.timestamp():
                     self.came[path.name] = self.now
                     os.utime(path, (self.now.timestamp(),) * 2)
 

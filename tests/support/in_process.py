@@ -48,6 +48,9 @@ class _Channel:
     def input_records(self) -> Iterator[dict[str, Any]]:
         return iter(self._call.records or ())
 
+    def input_data(self) -> Iterator[bytes]:
+        return iter(self._call.data or ())
+
 
 class InProcessAgent(Session):
     """Answers like an agent on a host with this media directory.
@@ -116,8 +119,7 @@ class InProcessAgent(Session):
             "row_counts": self._counts(),
             "plain_size": len(DATABASE),
             "plain_sha256": hashlib.sha256(DATABASE).hexdigest(),
-            # Everything was written long before, so that nothing has to settle.
-            "moment_ns": moment + 10**15,
+            "moment_ns": moment,
             "dump_format": "sqlite3",
             "facts": {"owner": [0, 0, "root", "root"], "mode": 0o600, "restarts": 0, "locked_seconds": 0.0},
         }

@@ -44,17 +44,21 @@ class Site:
         self.now = datetime(2026, 11, 1, 3, tzinfo=UTC)
 
     def take(self, days: float = 1, content: str = "") -> str:
-        """Take a snapshot with a file of its own; return its id. Then some days pass."""
-        number = len(list(self.agent.media.iterdir()))
-        (self.agent.media / f"file-{number}").write_text(content or str(number))
+        """Take a snapshot that shares no content with any other, of one file more; return its id. Then days pass."""
+        files = sorted(self.agent.media.iterdir())
+        (self.agent.media / f"file-{len(files)}").write_text(content or "content")
+        for path in self.agent.media.iterdir():
+            path.write_bytes(os.urandom(path.stat().st_size))
         request = CreateRequest(host="here", instance="one")
         before = self.stored_parts() if self.place.parts_path.is_dir() else set()
         try:
             name = create_snapshot(self.agent, self.place, request, quiet())["id"]
         except LossError as error:
             name = error.details["snapshot"]["id"]
-        for path in self.stored_parts() - before:
-            os.utime(path, (self.now.timestamp(),) * 2)
+        for path in self.stored_parts():
+            # New, or used again: of this machine's time so far.
+            if path not in before or path.stat().st_mtime > self.now.timestamp():
+                os.utime(path, (self.now.timestamp(),) * 2)
         self.now += timedelta(days=days)
         return str(name)
 
