@@ -456,3 +456,10 @@ def run_histories(seeds: range, statistics: Statistics) -> None:
             History(seed, statistics).run()
         except BackupError as error:
             raise AssertionError(f"seed {seed}: {error.message}") from error
+
+
+def statistics_of(seeds: range) -> Statistics:
+    """Run histories, and return what happened in them."""
+    statistics = Statistics()
+    run_histories(seeds, statistics)
+    return statistics

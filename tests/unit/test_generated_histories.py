@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from tests.support.histories import Statistics, run_histories
+from tests.support.histories import Statistics, run_histories, statistics_of
 
 HISTORIES, SOAK_HISTORIES = 500, 100_000
 #: Histories of one process in the soak: crashes leave descriptors behind.
@@ -43,19 +43,13 @@ def test_no_history_loses_a_file_or_the_last_snapshot_that_verifies(rng: random.
     assert set(statistics.counts) >= MUST_HAPPEN
 
 
-def _share(seeds: range) -> Statistics:
-    statistics = Statistics()
-    run_histories(seeds, statistics)
-    return statistics
-
-
 @pytest.mark.soak
 def test_a_hundred_thousand_histories(rng: random.Random) -> None:
     statistics = Statistics()
     begin = rng.randrange(2**40)
     shares = [range(start, start + SHARE) for start in range(begin, begin + SOAK_HISTORIES, SHARE)]
     with ProcessPoolExecutor(max_workers=2, max_tasks_per_child=1) as pool:
-        for number, share in enumerate(pool.map(_share, shares), 1):
+        for number, share in enumerate(pool.map(statistics_of, shares), 1):
             statistics.merge(share)
             if number % 40 == 0:
                 print(f"{number * SHARE:,} histories", flush=True)
