@@ -23,6 +23,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.database.postgre
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError, ToolError
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import ReleaseLine
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.tree import DocumentTree
 
 _BEGIN = re.compile(rb'COPY ("(?:[^"]|"")*"|[^".\s]+)\.("(?:[^"]|"")*"|[^".\s]+) \((.*)\) FROM stdin;\n')
 _NAME = re.compile(rb'"((?:[^"]|"")*)"|([^",\s]+)')
@@ -32,10 +33,13 @@ _ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v
 ROWS_BATCH = 500
 
 
-def read_archive(content: Iterator[bytes], name: str, line: ReleaseLine, schemas: list[str]) -> CollectedView:
+def read_archive(
+    content: Iterator[bytes], name: str, line: ReleaseLine, schemas: list[str], tree: DocumentTree | None = None
+) -> CollectedView:
     """Return what a dump holds; the caller closes it. Memory stays flat.
 
-    ``schemas``: where tables are looked for by their bare name, first of all; empty where nobody knows.
+    ``schemas``: where tables are looked for by their bare name, first of all; empty where nobody knows. ``tree``:
+    titles and owners are wanted, and nothing of any other table.
     Raises ToolError where no pg_restore reads the dump, DamageError when it stops at an error.
     """
     client = client_of(DatabasePlace("postgresql"))
@@ -44,12 +48,13 @@ def read_archive(content: Iterator[bytes], name: str, line: ReleaseLine, schemas
         tool = restore_tool(client, reader, 0)
     except ToolError as error:
         raise ToolError(
-            f"a deep verification of {name} reads the dump with pg_restore, on the controller: {error.message}"
+            f"{name} is read without a server, with pg_restore on the controller: {error.message}"
         ) from None
     view = CollectedView(name)
     problems: list[BaseException] = []
     try:
-        with client.start([tool.path, "--data-only", "--file=-"]) as run:
+        only = [f"--table={table}" for table in sorted(collected_tables(line, tree))] if tree is not None else []
+        with client.start([tool.path, "--data-only", "--file=-", *only]) as run:
 
             def feed() -> None:
                 try:
@@ -62,10 +67,11 @@ def read_archive(content: Iterator[bytes], name: str, line: ReleaseLine, schemas
 
             feeder = threading.Thread(target=feed, daemon=True)
             feeder.start()
-            _Script(view, line, schemas).read(run.output())
+            _Script(view, line, schemas, tree).read(run.output())
             feeder.join()
             if problems:
                 raise problems[0]
+            view.index()
             status = run.finish()
             if status != 0:
                 raise DamageError(f"pg_restore cannot read {name}: {run.complaint or f'status {status}'}")
@@ -78,10 +84,11 @@ def read_archive(content: Iterator[bytes], name: str, line: ReleaseLine, schemas
 class _Script:
     """Reads a script of pg_restore: the lines of its COPY blocks are counted, those that matter kept."""
 
-    def __init__(self, view: CollectedView, line: ReleaseLine, schemas: list[str]) -> None:
+    def __init__(self, view: CollectedView, line: ReleaseLine, schemas: list[str], tree: DocumentTree | None) -> None:
         self._view = view
         self._line = line
-        self._kept = collected_tables(line)
+        self._tree = tree
+        self._kept = collected_tables(line, tree)
         self._schemas = schemas
         self._ranks: dict[str, int] = {}
 
@@ -106,9 +113,9 @@ class _Script:
                 self._view.counts[table] = stream.count_block()
 
     def _keep(self, table: str, columns: list[str], stream: _Lines) -> int:
-        wanted = collected_columns(self._line, columns)
+        wanted = collected_columns(self._line, columns, self._tree)
         numbers = [columns.index(column) for column in wanted]
-        self._view.add_table(table, dict.fromkeys(wanted, TEXT))
+        self._view.add_table(table, dict.fromkeys(wanted, TEXT), ("id",) if self._tree and "id" in wanted else ())
         count, rows = 0, []
         while (text := stream.line()) != _END:
             if text is None:
