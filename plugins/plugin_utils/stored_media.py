@@ -59,10 +59,14 @@ class StoredMedia:
         """Size of index, parts and records in bytes."""
         return self.index.size + sum(part.size + part.record_size for part in self.parts)
 
+    def index_text(self) -> Iterator[bytes]:
+        """Yield the plain index in pieces. Raises DamageError, for a changed byte at the end only."""
+        stored = checked(read_stored(self.index_path), self.index.size, self.index.sha256, str(self.index_path))
+        return unpack(stored, self.index.plain_size, str(self.index_path))
+
     def entries(self) -> Iterator[IndexEntry]:
         """Yield the index. Raises DamageError, for a changed byte at the end only."""
-        stored = checked(read_stored(self.index_path), self.index.size, self.index.sha256, str(self.index_path))
-        yield from read_index(unpack(stored, self.index.plain_size, str(self.index_path)))
+        yield from read_index(self.index_text())
 
     def record(self, part: StoredPart) -> PartRecord:
         """Read a part's commit record. Raises DamageError."""

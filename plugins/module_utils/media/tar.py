@@ -9,7 +9,7 @@ Format: IEEE Std 1003.1-2017, pax, "ustar Interchange Format" and "pax Extended 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from ..errors import DamageError
 from ..paths import MAX_PATH, shown
@@ -174,11 +174,16 @@ class TarReader:
 
     def content(self, size: int, write: Callable[[bytes], object]) -> None:
         """Pass the content of the member just returned to ``write`` in pieces of at most 1 MiB."""
+        for piece in self.pieces(size):
+            write(piece)
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """Yield the content of the member just returned in pieces of at most 1 MiB. It must be read to its end."""
         left = size
         while left:
             piece = self._read(min(left, 1 << 20))
             left -= len(piece)
-            write(piece)
+            yield piece
         if self._read(padding(size)).strip(b"\0"):
             raise DamageError("the archive has something else than zeros after a member")
 
