@@ -9,12 +9,16 @@ module: snapshot_compare
 short_description: Compare two snapshots
 version_added: 0.1.0
 description:
-  - Tells which files were added, removed or changed between two snapshots of an instance, or of two instances. Contacts no
+  - Tells which files were added, removed or changed between two snapshots of an instance, or of two instances.
+    Contacts no
     host, and reads no media file. What the indexes of the two snapshots say is merged line by line.
   - A file counts as changed when its content is another one. Other times or owners do not count.
-  - Originals are counted for the users (or, since Papermerge 3.5, groups) who own them, as the snapshot's database says.
-    If there is a difference, the database is looked into without its server; the dump of PostgreSQL takes C(pg_restore) on
-    the controller for that. An SQLite database is unpacked into a private directory in E(TMPDIR), or in V(/var/tmp) when
+  - Originals are counted for the users (or, since Papermerge 3.5, groups) who own them, as the snapshot's database
+    says.
+    If there is a difference, the database is looked into without its server; the dump of PostgreSQL takes
+    C(pg_restore) on
+    the controller for that. An SQLite database is unpacked into a private directory in E(TMPDIR), or in V(/var/tmp)
+    when
     that is not set.
 extends_documentation_fragment:
   - papermerge.backup.attributes
@@ -29,7 +33,8 @@ options:
   snapshot:
     description:
       - The snapshot to compare, usually the newer one.
-      - V(latest) is the newest complete one. A sequence number such as V(42) or an id such as V(000042-20261122T134215Z)
+      - V(latest) is the newest complete one. A sequence number such as V(42) or an id such as
+        V(000042-20261122T134215Z)
         names one. A time in ISO 8601, such as V(2026-11-22T13:42:15), is the newest complete snapshot that was started
         not after it. It is in UTC unless it has an offset.
     type: str
@@ -136,14 +141,16 @@ derived:
   contains: *changes
 other:
   description:
-    - What differs among all other files in the media directory. If the release of Papermerge is not known to this version
+    - What differs among all other files in the media directory. If the release of Papermerge is not known to this
+      version
       of the collection, these are all files.
   returned: success
   type: dict
   contains: *changes
 users:
   description:
-    - What differs among the originals of each user, for users of whom something differs. C(user) is not set for originals
+    - What differs among the originals of each user, for users of whom something differs. C(user) is not set for
+      originals
       that belong to nobody, such as those of documents that were deleted.
     - Not set where nobody can tell, because the release of Papermerge is not known to this version of the collection.
   returned: success
@@ -197,7 +204,8 @@ differences:
       sample: 20481
 row_counts:
   description:
-    - Number of rows of each table of the database, C(before) in RV(base) and C(now) in RV(snapshot). Not set where there is
+    - Number of rows of each table of the database, C(before) in RV(base) and C(now) in RV(snapshot). Not set where
+      there is
       no such table.
   returned: success
   type: dict
@@ -213,7 +221,8 @@ seconds:
   type: float
   sample: 3.1
 rows:
-  description: What M(papermerge.backup.summary) shows of this result, a row for each user and one for each kind of file.
+  description: >-
+    What M(papermerge.backup.summary) shows of this result, a row for each user and one for each kind of file.
   returned: always
   type: list
   elements: dict
