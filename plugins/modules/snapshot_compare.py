@@ -10,16 +10,12 @@ short_description: Compare two snapshots
 version_added: 0.1.0
 description:
   - Tells which files were added, removed or changed between two snapshots of an instance, or of two instances.
-    Contacts no
-    host, and reads no media file. What the indexes of the two snapshots say is merged line by line.
+    Contacts no host, and reads no media file. What the indexes of the two snapshots say is merged line by line.
   - A file counts as changed when its content is another one. Other times or owners do not count.
   - Originals are counted for the users (or, since Papermerge 3.5, groups) who own them, as the snapshot's database
-    says.
-    If there is a difference, the database is looked into without its server; the dump of PostgreSQL takes
-    C(pg_restore) on
-    the controller for that. An SQLite database is unpacked into a private directory in E(TMPDIR), or in V(/var/tmp)
-    when
-    that is not set.
+    says. If there is a difference, the database is looked into without its server; the dump of PostgreSQL takes
+    C(pg_restore) on the controller for that. An SQLite database is unpacked into a private directory in E(TMPDIR), or
+    in V(/var/tmp) when that is not set.
 extends_documentation_fragment:
   - papermerge.backup.attributes
   - papermerge.backup.attributes.controller
@@ -34,9 +30,8 @@ options:
     description:
       - The snapshot to compare, usually the newer one.
       - V(latest) is the newest complete one. A sequence number such as V(42) or an id such as
-        V(000042-20261122T134215Z)
-        names one. A time in ISO 8601, such as V(2026-11-22T13:42:15), is the newest complete snapshot that was started
-        not after it. It is in UTC unless it has an offset.
+        V(000042-20261122T134215Z) names one. A time in ISO 8601, such as V(2026-11-22T13:42:15), is the newest
+        complete snapshot that was started not after it. It is in UTC unless it has an offset.
     type: str
     default: latest
   base:
@@ -104,8 +99,8 @@ base:
   sample: 000041-20261121T134210Z
 same_layout:
   description:
-    - Whether both snapshots keep media files under the same kind of paths. V(false) after an upgrade of Papermerge that
-      moved them; then every file is both removed and added.
+    - Whether both snapshots keep media files under the same kind of paths. V(false) after an upgrade of Papermerge
+      that moved them; then every file is both removed and added.
   returned: success
   type: bool
   sample: true
@@ -142,16 +137,14 @@ derived:
 other:
   description:
     - What differs among all other files in the media directory. If the release of Papermerge is not known to this
-      version
-      of the collection, these are all files.
+      version of the collection, these are all files.
   returned: success
   type: dict
   contains: *changes
 users:
   description:
     - What differs among the originals of each user, for users of whom something differs. C(user) is not set for
-      originals
-      that belong to nobody, such as those of documents that were deleted.
+      originals that belong to nobody, such as those of documents that were deleted.
     - Not set where nobody can tell, because the release of Papermerge is not known to this version of the collection.
   returned: success
   type: list
@@ -205,8 +198,7 @@ differences:
 row_counts:
   description:
     - Number of rows of each table of the database, C(before) in RV(base) and C(now) in RV(snapshot). Not set where
-      there is
-      no such table.
+      there is no such table.
   returned: success
   type: dict
   sample: {core_document: {before: 1180, now: 1192}}

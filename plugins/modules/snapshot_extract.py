@@ -10,17 +10,14 @@ short_description: Take one document, or some files, out of a snapshot
 version_added: 0.1.0
 description:
   - Writes the files of one document, all its versions, or the media files that a pattern matches, from a snapshot on
-    the
-    controller to a directory on the controller or on the host. Of the snapshot's parts only the compressed frames that
-    hold these files are read.
-  - Which files belong to a document is read from the snapshot's database, without its server. The dump of PostgreSQL is
-    read with C(pg_restore), which the controller must have in the server's version or later. An SQLite database is
+    the controller to a directory on the controller or on the host. Of the snapshot's parts only the compressed frames
+    that hold these files are read.
+  - Which files belong to a document is read from the snapshot's database, without its server. The dump of PostgreSQL
+    is read with C(pg_restore), which the controller must have in the server's version or later. An SQLite database is
     unpacked into a private directory in E(TMPDIR), or in V(/var/tmp) when that is not set, which needs room for it.
-    With
-    O(pattern) the database is not read at all.
+    With O(pattern) the database is not read at all.
   - The SHA-256 of every file is compared with the snapshot's index while it is written. When one differs, nothing of
-    what
-    was written is left. (Staged, with O(location=host), the directory may stay.)
+    what was written is left. (Staged, with O(location=host), the directory may stay.)
   - No host is contacted unless O(location=host).
 extends_documentation_fragment:
   - papermerge.backup.attributes
@@ -38,21 +35,20 @@ options:
     description:
       - Which snapshot to take files from.
       - V(latest) is the newest complete one. A sequence number such as V(42) or an id such as
-        V(000042-20261122T134215Z)
-        names one. A time in ISO 8601, such as V(2026-11-22T13:42:15), is the newest complete snapshot that was started
-        not after it. It is in UTC unless it has an offset.
+        V(000042-20261122T134215Z) names one. A time in ISO 8601, such as V(2026-11-22T13:42:15), is the newest
+        complete snapshot that was started not after it. It is in UTC unless it has an offset.
     type: str
     default: latest
   document:
     description:
       - The document to take.
       - With a slash at its beginning it is a path of titles in the owner's tree, such as V(/inbox/invoices/2026.pdf).
-        Up to Papermerge 3.2 the two special folders are called C(.home) and C(.inbox); V(/home) and V(/inbox) stand for
-        them as well.
+        Up to Papermerge 3.2 the two special folders are called C(.home) and C(.inbox); V(/home) and V(/inbox) stand
+        for them as well.
       - A number or a UUID is the document's id.
       - Anything else is the document's title, or the name of the file of any of its versions.
-      - If there are several such documents, the module fails and lists them with their ids. This is so for a path, too,
-        when two users have the same one.
+      - If there are several such documents, the module fails and lists them with their ids. This is so for a path,
+        too, when two users have the same one.
       - Either this or O(pattern) is required.
     type: str
   user:
@@ -63,20 +59,16 @@ options:
       - Which media files to take, by their paths relative to the media directory, such as
         V(docs/user_1/document_42/**).
       - V(*) and V(?) match any characters and one character within a name, V([abc]) one of these characters and
-        V([!abc])
-        one of the others. V(**/) is any number of directories, and V(**) at the end everything below.
+        V([!abc]) one of the others. V(**/) is any number of directories, and V(**) at the end everything below.
       - Either this or O(document) is required.
     type: str
   dest:
     description:
       - Directory to write to, on the machine that O(location) says. It must not exist or be empty. What is made gets
-        mode
-        C(0700), files in it C(0600) and the time that they had.
+        mode C(0700), files in it C(0600) and the time that they had.
       - Files of a O(document) are called by its title and the number of the version, such as C(2026 v2.pdf). A file
-        that
-        lies in the directory of a version without being named in the database, such as one that was replaced, keeps
-        its own
-        name behind that.
+        that lies in the directory of a version without being named in the database, such as one that was replaced,
+        keeps its own name behind that.
       - Files of a O(pattern) keep their paths.
     type: str
     required: true
@@ -242,8 +234,7 @@ seconds:
 candidates:
   description:
     - When no document, or more than one, is the wanted one, those that were found. Each has the keys of RV(document),
-      and
-      at most 100 are listed.
+      and at most 100 are listed.
   returned: on failure
   type: list
   elements: dict
