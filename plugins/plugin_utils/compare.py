@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ansible_collections.papermerge.backup.plugins.module_utils.database.view import KEY, KEYS_BATCH
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import open_private, sync_file
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     DamageError,
@@ -27,7 +28,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.relea
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_fields
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import decode_entry, lines
-from ansible_collections.papermerge.backup.plugins.plugin_utils.documents import plain_key
+from ansible_collections.papermerge.backup.plugins.plugin_utils.documents import plain_key, shown_key
 from ansible_collections.papermerge.backup.plugins.plugin_utils.index_search import path_of_line
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, StoredSnapshot
@@ -191,11 +192,24 @@ class Comparison:
         if line.tree is None:
             return False
         with open_dump(snapshot, line, self._progress, directory, line.tree) as view:
-            self._db.executemany(
-                f"update difference set owner = ? where owner_key = ? and {condition}",
-                ((str(name or NOBODY), plain_key(key)) for key, name in view.rows(line.tree.owners)),
-            )
+            after = ""
+            while keys := self._keys(condition, after):
+                after = keys[-1]
+                # Engines write UUIDs with dashes or without.
+                literals = ", ".join(f"'{text}'" for key in keys for text in {key, shown_key(key)} if KEY.match(text))
+                owners = view.rows(f"{line.tree.owners} where {line.tree.owners_key} in ({literals})")
+                self._db.executemany(
+                    f"update difference set owner = ? where owner_key = ? and {condition}",
+                    [(str(name or NOBODY), plain_key(key)) for key, name in owners],
+                )
         return True
+
+    def _keys(self, condition: str, after: str) -> list[str]:
+        found = self._db.execute(
+            f"select distinct owner_key from difference where owner_key > ? and {condition} order by owner_key limit ?",
+            (after, KEYS_BATCH),
+        )
+        return [key for (key,) in found]
 
     # -- what came out ------------------------------------------------------------------------------------------------
 

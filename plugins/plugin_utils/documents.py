@@ -67,7 +67,8 @@ def plain_key(key: object) -> str:
     return str(key).replace("-", "").lower()
 
 
-def _shown_key(key: object) -> str:
+def shown_key(key: object) -> str:
+    """Return an id as people read it: a UUID with its dashes."""
     text = plain_key(key)
     if len(text) != 32:
         return str(key)
@@ -142,7 +143,7 @@ class Documents:
     def _where(self, condition: str) -> Iterator[Document]:
         for key, title, parent, owner in list(self._view.rows(f"{self._tree.documents} where {condition}")):
             path = f"{self._folder(parent)}/{title}"
-            yield Document(_shown_key(key), str(key), str(title), path, str(owner or ""))
+            yield Document(shown_key(key), str(key), str(title), path, str(owner or ""))
 
     def _folder(self, key: object) -> str:
         """Return the path of a folder; empty for none."""

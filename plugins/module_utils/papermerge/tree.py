@@ -18,7 +18,7 @@ class DocumentTree:
     ``document_id`` are how its conditions name two of these. ``nodes`` selects the same of every document and folder,
     without the owner; ``node_id`` is its key. ``version_document`` is what a release line's rows_query calls the
     document's id, ``version_file`` the file's name. ``owners`` selects (key, name) of whoever owns originals;
-    ``owner_key`` finds that key, as digits without dashes, in an original's path.
+    ``owners_key`` is that key's name in it, and ``owner_key`` finds it in an original's path.
     """
 
     tables: Tuple[str, ...]
@@ -30,6 +30,7 @@ class DocumentTree:
     version_document: str
     version_file: str
     owners: str
+    owners_key: str
     owner_key: Pattern[bytes]
 
 
@@ -72,6 +73,7 @@ def _django(versions: bool, own_by_version: bool) -> DocumentTree:
         version_document="v.document_id" if versions else "d.basetreenode_ptr_id",
         version_file="v.file_name" if versions else "d.file_name",
         owners=owners,
+        owners_key="v.id" if own_by_version else "u.id",
         owner_key=_VERSION_DIRECTORY if own_by_version else _USER_DIRECTORY,
     )
 
@@ -90,6 +92,7 @@ def _sqlalchemy(owner: Tuple[str, str], more_tables: Tuple[str, ...]) -> Documen
         version_document="v.document_id",
         version_file="v.file_name",
         owners="select v.id, {0} from document_versions v join nodes n on n.id = v.document_id {1}".format(name, join),
+        owners_key="v.id",
         owner_key=_VERSION_DIRECTORY,
     )
 
