@@ -30,6 +30,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.paths import pat
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import decode_entry, lines
 from ansible_collections.papermerge.backup.plugins.plugin_utils.documents import plain_key, shown_key
 from ansible_collections.papermerge.backup.plugins.plugin_utils.index_search import path_of_line
+from ansible_collections.papermerge.backup.plugins.plugin_utils.pgdump import Wanted
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, StoredSnapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import require_zstandard, storage_errors
@@ -191,7 +192,7 @@ class Comparison:
     def _ask(self, line: ReleaseLine, snapshot: StoredSnapshot, directory: Path, condition: str) -> bool:
         if line.tree is None:
             return False
-        with open_dump(snapshot, line, self._progress, directory, line.tree) as view:
+        with open_dump(snapshot, line, self._progress, directory, Wanted(line.tree)) as view:
             after = ""
             while keys := self._keys(condition, after):
                 after = keys[-1]

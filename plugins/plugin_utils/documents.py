@@ -13,9 +13,12 @@ from ansible_collections.papermerge.backup.plugins.module_utils.database.view im
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import SettingError, UnsupportedError
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import ExpectedRow, ReleaseLine
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.tree import DocumentTree
+from ansible_collections.papermerge.backup.plugins.plugin_utils.pgdump import copied
 
 #: As many candidates are named in a message; the result has as many more.
 NAMED, KEPT = 10, 100
+#: As many texts are looked for in a dump; looking for more takes longer than taking all rows.
+NEEDLES = 30
 #: What Papermerge calls a user's two top folders up to 3.2, and later without the dot.
 _SPECIAL = {"/.home": "/home", "/.inbox": "/inbox"}
 _UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}\Z", re.IGNORECASE)
@@ -87,6 +90,28 @@ def tree_of(line: ReleaseLine) -> DocumentTree:
             "nobody knows which files belong to a document; set papermerge_backup_pattern to take files by their paths"
         )
     return line.tree
+
+
+def seeds(wanted: str) -> tuple[bytes, ...]:
+    """Return texts of which every row has one that tells which documents may be meant, as COPY writes them."""
+    if wanted.startswith("/"):
+        places = [place for place, char in enumerate(wanted) if char == "/"]
+        return tuple(b"\t" + copied(wanted[place + 1 :]) for place in places)
+    return (shown_key(wanted).lower().encode("utf-8", "surrogateescape"), b"\t" + copied(wanted))
+
+
+def needles(view: View, line: ReleaseLine) -> tuple[bytes, ...] | None:
+    """Return texts of which every row about these documents has one; None where they are too many to look for.
+
+    ``view``: what a dump has by the seeds.
+    """
+    tree = tree_of(line)
+    found = {str(row[0]) for row in view.rows(f"{tree.nodes} limit {NEEDLES + 1}")}
+    query = f"select distinct document_id from {line.version_tables[0]} limit {NEEDLES + 1}"
+    found |= {str(row[0]) for row in view.rows(query)}
+    if len(found) > NEEDLES:
+        return None
+    return (b"\tfolder\t", *(key.encode("ascii", "replace") for key in found))
 
 
 class Documents:

@@ -17,7 +17,10 @@ from typing import Any
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import make_private_directory
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import SettingError
 from ansible_collections.papermerge.backup.plugins.module_utils.media.delivery import Delivery
-from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import release_line_named
+from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import (
+    ReleaseLine,
+    release_line_named,
+)
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_fields, shown
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.index import IndexEntry
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import Manifest, StoredPart
@@ -31,9 +34,16 @@ from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof i
     classify,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
-from ansible_collections.papermerge.backup.plugins.plugin_utils.documents import DocumentFiles, Documents, tree_of
+from ansible_collections.papermerge.backup.plugins.plugin_utils.documents import (
+    DocumentFiles,
+    Documents,
+    needles,
+    seeds,
+    tree_of,
+)
 from ansible_collections.papermerge.backup.plugins.plugin_utils.index_search import PathPattern, below, search_index
 from ansible_collections.papermerge.backup.plugins.plugin_utils.members import in_tar_order, read_members
+from ansible_collections.papermerge.backup.plugins.plugin_utils.pgdump import Wanted
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.readable_names import ReadableNames
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, StoredSnapshot
@@ -138,8 +148,7 @@ class Extraction:
 
     def _plan_document(self, request: ExtractRequest, catalog: Catalog) -> Plan:
         line = release_line_named(self.manifest.release_line)
-        tree = tree_of(line)
-        with open_dump(self.snapshot, line, self._progress, self._scratch, tree) as view:
+        with open_dump(self.snapshot, line, self._progress, self._scratch, self._wanted(line, request)) as view:
             documents = Documents(view, line, self.snapshot.id)
             found = documents.files(documents.find(str(request.document), request.user))
         self._progress.begin("index", self.media.index.size)
@@ -159,6 +168,15 @@ class Extraction:
         plan.absent = self._absent(found, {entry.path for entry in entries})
         catalog.add_entries(entries)
         return plan
+
+    def _wanted(self, line: ReleaseLine, request: ExtractRequest) -> Wanted:
+        """Return what to look for in the dump: of PostgreSQL's, found in a first pass, the rows of few documents."""
+        tree = tree_of(line)
+        if self.manifest.engine != "postgresql" or not tree.growing:
+            return Wanted(tree)
+        wanted = Wanted(tree, seeds(str(request.document)))
+        with open_dump(self.snapshot, line, self._progress, self._scratch, wanted) as view:
+            return Wanted(tree, needles(view, line))
 
     def _state(self, entry: IndexEntry) -> str:
         return classify(

@@ -31,11 +31,10 @@ from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.relea
     ReleaseLine,
     release_line_named,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.tree import DocumentTree
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import Manifest
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import differences
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
-from ansible_collections.papermerge.backup.plugins.plugin_utils.pgdump import read_archive
+from ansible_collections.papermerge.backup.plugins.plugin_utils.pgdump import Wanted, read_archive
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import (
     CHECKSUM,
@@ -158,21 +157,21 @@ class Verification:
 
 
 def open_dump(
-    snapshot: StoredSnapshot, line: ReleaseLine, progress: Progress, scratch: Path, tree: DocumentTree | None = None
+    snapshot: StoredSnapshot, line: ReleaseLine, progress: Progress, scratch: Path, wanted: Wanted | None = None
 ) -> View:
     """Return what a snapshot's dump holds, looked into without its server; the caller closes it.
 
-    ``scratch``: where an SQLite database is unpacked to. It is checked, unless only what ``tree`` asks for, titles and
-    owners, is wanted. Raises DamageError, DatabaseError, ToolError where no pg_restore is at hand.
+    ``scratch``: where an SQLite database is unpacked to. It is checked, unless only titles and owners are ``wanted``.
+    Raises DamageError, DatabaseError, ToolError where no pg_restore is at hand.
     """
     manifest = snapshot.require_manifest()
     progress.begin("database", manifest.database_file.plain_size)
     content = counted(plain_database(snapshot), progress.advance)
     name = f"the database of {snapshot.id}"
     if manifest.engine == "postgresql":
-        return read_archive(content, name, line, [str(name) for name in manifest.database.get("schemas") or []], tree)
+        return read_archive(content, name, line, [str(name) for name in manifest.database.get("schemas") or []], wanted)
     if manifest.engine == "mysql":
-        return read_dump(content, name, line, tree)
+        return read_dump(content, name, line, wanted.tree if wanted is not None else None)
     if manifest.engine != "sqlite":
         raise UnsupportedError(f"a dump of {manifest.engine} cannot be looked into")
     path = scratch / "database.sqlite3"
@@ -182,7 +181,7 @@ def open_dump(
             stream.write(piece)
     database = DatabaseFile(str(path), f"of {snapshot.id}")
     try:
-        if tree is None:
+        if wanted is None:
             database.quick_check()
     except BaseException:
         database.close()

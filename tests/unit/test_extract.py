@@ -22,6 +22,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     SettingError,
 )
 from ansible_collections.papermerge.backup.plugins.module_utils.media.delivery import Delivery
+from ansible_collections.papermerge.backup.plugins.module_utils.paths import shown
 from ansible_collections.papermerge.backup.plugins.plugin_utils.extract import (
     ExtractRequest,
     extract,
@@ -30,7 +31,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.extract import (
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import read_stored, store, unpack
-from tests.support.generated.content import USERS
+from tests.support.generated.content import FILE_NAMES, USERS
 from tests.support.generated.instance import COMBINATIONS, GeneratedInstance, generate
 from tests.support.instances import MadeInstance
 from tests.support.servers.mariadb import MariaServer
@@ -144,6 +145,27 @@ class TestOnEveryReleaseAndEngine:
         overwritten = instance.line not in ("1.x", "2.0")
         assert [file["state"] for file in found["files"]].count("unlisted") == int(overwritten)
         assert found["file_count"] == 2 + int(overwritten)
+
+
+def test_names_with_everything_that_copy_escapes_are_found(
+    disk: Path, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    """Rows of a large dump are looked for as texts, before anything is parsed."""
+    instance = generate("3.5", "postgresql", disk / "source", server=postgres_server, name="escapes", large_text=1000)
+    place = place_in(disk / "repository")
+    try:
+        take(instance, place, app_version=instance.version)
+    finally:
+        postgres_server.drop_database("escapes")
+    for number, name in enumerate(FILE_NAMES):
+        found = taken(place, tmp_path / str(number), document=name)
+        assert [os.path.basename(path) for path in paths_of(found)] == [shown(name.encode())]
+        found = taken(place, tmp_path / f"{number} by path", document=found["document"]["path"])
+        assert found["file_count"] == 1
+
+
+def paths_of(found: Result) -> list[str]:
+    return [file["path"] for file in found["files"]]
 
 
 class TestFindingADocument:

@@ -18,7 +18,9 @@ class DocumentTree:
     ``document_id`` are how its conditions name two of these. ``nodes`` selects the same of every document and folder,
     without the owner; ``node_id`` is its key. ``version_document`` is what a release line's rows_query calls the
     document's id, ``version_file`` the file's name. ``owners`` selects (key, name) of whoever owns originals;
-    ``owners_key`` is that key's name in it, and ``owner_key`` finds it in an original's path.
+    ``owners_key`` is that key's name in it, and ``owner_key`` finds it in an original's path. ``growing`` are tables
+    that have rows for each document with its UUID, while those of folders have ``folder`` as the value of a column;
+    empty where that is not so.
     """
 
     tables: Tuple[str, ...]
@@ -32,6 +34,7 @@ class DocumentTree:
     owners: str
     owners_key: str
     owner_key: Pattern[bytes]
+    growing: Tuple[str, ...] = ()
 
 
 _USER_DIRECTORY = re.compile(rb"docs/user_([^/]+)/")
@@ -94,6 +97,7 @@ def _sqlalchemy(owner: Tuple[str, str], more_tables: Tuple[str, ...]) -> Documen
         owners="select v.id, {0} from document_versions v join nodes n on n.id = v.document_id {1}".format(name, join),
         owners_key="v.id",
         owner_key=_VERSION_DIRECTORY,
+        growing=("nodes", "documents", "document_versions", "ownerships"),
     )
 
 
