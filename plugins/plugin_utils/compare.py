@@ -72,15 +72,15 @@ class CompareRequest:
 def differences(before: Iterable[bytes], now: Iterable[bytes]) -> Iterator[Difference | None]:
     """Merge the lines of two indexes, which are sorted. Yields None for each file that both have alike."""
     old, new = _Lines(before), _Lines(now)
-    while old.line is not None or new.line is not None:
+    while not (old.ended and new.ended):
         if old.line == new.line:
             yield None
             old.step()
             new.step()
-        elif old.line is None or (new.line is not None and new.path < old.path):
+        elif old.ended or (not new.ended and new.path < old.path):
             yield Difference(new.path, ADDED, new.content()[0], None)
             new.step()
-        elif new.line is None or old.path < new.path:
+        elif new.ended or old.path < new.path:
             yield Difference(old.path, REMOVED, None, old.content()[0])
             old.step()
         else:
@@ -91,18 +91,22 @@ def differences(before: Iterable[bytes], now: Iterable[bytes]) -> Iterator[Diffe
 
 
 class _Lines:
-    """The lines of an index, one at a time; None after the last."""
+    """The lines of an index, one at a time. After the last it has ``ended``, and ``line`` is none that an index has."""
 
     def __init__(self, source: Iterable[bytes]) -> None:
         self._source = iter(source)
-        self._path: bytes | None = None
         self._last = b""
-        self.line = next(self._source, None)
+        self.ended = False
+        self.step()
+
+    def step(self) -> None:
+        self._path: bytes | None = None
+        line = next(self._source, None)
+        self.ended, self.line = line is None, line or b""
 
     @property
     def path(self) -> bytes:
         if self._path is None:
-            assert self.line is not None
             self._path = path_of_line(self.line)
             if self._path <= self._last:
                 raise DamageError("the index is not sorted")
@@ -111,16 +115,11 @@ class _Lines:
 
     def content(self) -> tuple[int, bytes]:
         """Return the size in bytes and the SHA-256 of the file."""
-        assert self.line is not None
         found = _CONTENT.search(self.line)
         if found is not None:
             return int(found[1]), found[2]
         entry = decode_entry(self.line)
         return entry.size, entry.sha256.encode("ascii")
-
-    def step(self) -> None:
-        self._path = None
-        self.line = next(self._source, None)
 
 
 class Comparison:
@@ -197,7 +196,7 @@ class Comparison:
             while keys := self._keys(condition, after):
                 after = keys[-1]
                 # Engines write UUIDs with dashes or without.
-                literals = ", ".join(f"'{text}'" for key in keys for text in {key, shown_key(key)} if KEY.match(text))
+                literals = ", ".join(f"'{text}'" for key in keys for text in (key, shown_key(key)) if KEY.match(text))
                 owners = view.rows(f"{line.tree.owners} where {line.tree.owners_key} in ({literals})")
                 self._db.executemany(
                     f"update difference set owner = ? where owner_key = ? and {condition}",

@@ -62,7 +62,7 @@ def backup(host_bench: HostBench, source: Source, tmp_path_factory: pytest.TempP
     inventory = {"paper": host.inventory("admin", ansible_become=True)}
     first = playbooks.run("create", inventory)
     assert first.status == 0, str(first)
-    original = next(path for path in sorted(source.files) if path.startswith("docs/"))
+    original = min(path for path in source.files if path.startswith("docs/"))
     host.put(f"{PROJECT}/media/{original}", b"changed", owner="papermerge")
     host.run(f"cd {PROJECT}/media && rm -r results/* && echo new > docs/new")
     second = playbooks.run("create", inventory)
