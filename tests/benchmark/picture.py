@@ -39,7 +39,8 @@ def picture(reports: Sequence[tuple[dict[str, Any], Results]]) -> str:
             if len(known) > 1:
                 blocks.append(_block(section, scale, known, top))
                 top += TITLE + len(known) * (BAR + GAP) + MARGIN
-    note = f'<text class="note" x="{MARGIN}" y="{top + 12}">Time as a ratio to the dashed line: shorter is faster. Bars beyond 4 are cut.</text>'
+    words = "Time as a ratio to the dashed line: shorter is faster. Bars beyond 4 are cut."
+    note = f'<text class="note" x="{MARGIN}" y="{top + 12}">{words}</text>'
     height = top + 12 + MARGIN
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '

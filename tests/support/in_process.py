@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.operations import OPERATIONS
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.workspace import Cleanup
+from ansible_collections.papermerge.backup.plugins.module_utils.durable import Piece
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Call, Handlers, Session
 from tests.support.instances import MARKER, VERSION
 
@@ -34,6 +35,10 @@ class _Channel:
         if self._handlers.data is not None:
             self._handlers.data(bytes(piece))
 
+    def data_pieces(self, pieces: list[Piece]) -> None:
+        for piece in pieces:
+            self.data(bytes(piece))
+
     def lines(self, lines: Iterable[bytes]) -> None:
         if self._handlers.records is not None:
             self._handlers.records(json.loads(line) for line in lines)
@@ -49,7 +54,9 @@ class _Channel:
         return iter(self._call.records or ())
 
     def input_data(self) -> Iterator[bytes]:
-        return iter(self._call.data or ())
+        for piece in self._call.data or ():
+            assert isinstance(piece, bytes)
+            yield piece
 
 
 class InProcessAgent(Session):
