@@ -95,7 +95,10 @@ class InheritingCatalog(Catalog):
                     rows,
                 )
                 self._db.executemany("insert into fingerprint values (?, ?)", prints)
+            # Sorting takes as much memory as the cache may have.
+            self._db.execute("pragma cache_size = -2048")
             self._db.execute("create index fingerprint_value on fingerprint (value)")
+            self._db.execute("pragma cache_size = -16384")
         except DamageError:
             self._db.execute("delete from file where line is not null")
             self._db.execute("delete from fingerprint")
