@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections import Counter
@@ -57,6 +58,15 @@ class InheritingCatalog(Catalog):
     def __enter__(self) -> InheritingCatalog:
         return self
 
+    @contextlib.contextmanager
+    def _little_memory(self) -> Iterator[None]:
+        """Let SQLite sort on disk: sorting takes as much memory as the cache may have."""
+        self._db.execute("pragma cache_size = -1024")
+        try:
+            yield
+        finally:
+            self._db.execute("pragma cache_size = -16384")
+
     # -- the base -----------------------------------------------------------------------------------------------------
 
     def load_base(self, lines: Iterable[bytes], usable: Iterable[str], young_ns: int) -> int:
@@ -95,10 +105,8 @@ class InheritingCatalog(Catalog):
                     rows,
                 )
                 self._db.executemany("insert into fingerprint values (?, ?)", prints)
-            # Sorting takes as much memory as the cache may have.
-            self._db.execute("pragma cache_size = -2048")
-            self._db.execute("create index fingerprint_value on fingerprint (value)")
-            self._db.execute("pragma cache_size = -16384")
+            with self._little_memory():
+                self._db.execute("create index fingerprint_value on fingerprint (value)")
         except DamageError:
             self._db.execute("delete from file where line is not null")
             self._db.execute("delete from fingerprint")
@@ -203,9 +211,10 @@ class InheritingCatalog(Catalog):
 
     def used_parts(self) -> dict[str, int]:
         """Return the parts that hold a file, each with the bytes of content that are used of it."""
-        return dict(
-            self._db.execute("select part, sum(size) from file where part is not null group by part").fetchall()
-        )
+        with self._little_memory():
+            return dict(
+                self._db.execute("select part, sum(size) from file where part is not null group by part").fetchall()
+            )
 
     def is_base(self) -> bool:
         """Tell whether the index is that of the base, line by line."""
