@@ -35,6 +35,7 @@ class ActionModule(BackupAction):
                 "path": found["path"],
                 "msg": found.get("msg", ""),
                 "verified": last_verified(found),
+                "pinned": (found["pinned"]["note"] or "yes") if found.get("pinned") else "",
             }
             for found in result["snapshots"]
         ]

@@ -19,6 +19,7 @@ extends_documentation_fragment:
   - papermerge.backup.errors
 seealso:
   - module: papermerge.backup.snapshot_verify
+  - module: papermerge.backup.snapshot_pin
 author:
   - The papermerge.backup contributors (!UNKNOWN)
 """
@@ -123,6 +124,21 @@ snapshots:
           returned: always
           type: str
           sample: verified
+    pinned:
+      description: The pin that keeps this snapshot from being pruned, V(none) when there is none.
+      returned: always
+      type: dict
+      contains:
+        time:
+          description: Time at which it was pinned, ISO 8601 in UTC.
+          returned: always
+          type: str
+          sample: "2026-11-23T09:12:44.001920Z"
+        note:
+          description: Why, as told to M(papermerge.backup.snapshot_pin).
+          returned: always
+          type: str
+          sample: before the migration to 3.6
     msg:
       description: What is wrong.
       returned: for a damaged snapshot

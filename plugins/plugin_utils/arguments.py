@@ -44,6 +44,12 @@ MEDIA: Spec = {
 LOCATION: Spec = {
     "location": {"type": "str", "choices": ["controller", "host"], "default": "controller"},
 }
+#: No defaults: a policy is a decision of the user's.
+RETENTION: Spec = {
+    **{f"keep_{kind}": {"type": "int"} for kind in ("last", "hourly", "daily", "weekly", "monthly", "yearly")},
+    "keep_within": {"type": "str"},
+    **{f"keep_within_{kind}": {"type": "str"} for kind in ("hourly", "daily", "weekly", "monthly", "yearly")},
+}
 
 ARGUMENTS: dict[str, Spec] = {
     "snapshot_create": {
@@ -80,6 +86,42 @@ ARGUMENTS: dict[str, Spec] = {
         "excluded_instances": {"type": "list", "elements": "str", "default": []},
         "snapshot": {"type": "str", "default": "latest"},
         "level": {"type": "str", "choices": ["quick", "full", "deep"], "default": "full"},
+    },
+    "snapshot_pin": {
+        **REPOSITORY,
+        **INSTANCE,
+        "snapshot": {"type": "str", "required": True},
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "note": {"type": "str", "default": ""},
+    },
+    "snapshot_prune": {
+        **REPOSITORIES,
+        **INSTANCE,
+        "excluded_instances": {"type": "list", "elements": "str", "default": []},
+        **RETENTION,
+        "verified_within": {"type": "str", "default": "30d"},
+        "part_grace": {"type": "str", "default": "24h"},
+        "shrink_threshold": {"type": "int", "default": 20},
+        "accept_shrink": {"type": "list", "elements": "str", "default": []},
+    },
+    "snapshot_extract": {
+        **REPOSITORY,
+        **INSTANCE,
+        **TRANSFER,
+        **LOCATION,
+        "snapshot": {"type": "str", "default": "latest"},
+        "document": {"type": "str"},
+        "user": {"type": "str"},
+        "pattern": {"type": "str"},
+        "dest": {"type": "str", "required": True},
+    },
+    "snapshot_compare": {
+        **REPOSITORY,
+        **INSTANCE,
+        "snapshot": {"type": "str", "default": "latest"},
+        "base": {"type": "str"},
+        "base_instance": {"type": "str"},
+        "dest": {"type": "str"},
     },
     "database_dump": {
         **DISCOVERY,

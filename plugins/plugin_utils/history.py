@@ -9,13 +9,15 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import sync_directory, sync_file
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import RepositoryError, describe_os_error
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import SNAPSHOT_ID
-from ansible_collections.papermerge.backup.plugins.plugin_utils.times import iso, utc_now
+from ansible_collections.papermerge.backup.plugins.plugin_utils.times import iso, parse_iso, utc_now
 
 
 class History:
@@ -25,7 +27,7 @@ class History:
         self.path = path
 
     def append(self, event: str, snapshot: str, manifest_sha256: str, **details: Any) -> None:
-        """Record an event: ``committed``, ``verified``, ``damaged`` or ``pruned``."""
+        """Record an event; docs/snapshot-format.md lists them."""
         row = {
             "event": event,
             "snapshot": snapshot,
@@ -71,7 +73,31 @@ class History:
 
     def pruned(self) -> list[str]:
         """Return the ids of the snapshots that were removed on purpose."""
-        return [str(row.get("snapshot")) for row in self.rows() if row.get("event") == "pruned"]
+        found: dict[str, None] = {}
+        for row in self.rows():
+            if row.get("event") == "pruned":
+                found[str(row.get("snapshot"))] = None
+            elif row.get("event") == "kept":
+                found.pop(str(row.get("snapshot")), None)
+        return list(found)
+
+    def pinned(self) -> dict[str, dict[str, Any]]:
+        """Return the pins of the snapshots that are never to be pruned, by id: each with its time and note."""
+        pins: dict[str, dict[str, Any]] = {}
+        for row in self.rows():
+            if row.get("event") == "pinned":
+                pins[str(row.get("snapshot"))] = {name: str(row.get(name, "")) for name in ("time", "note")}
+            elif row.get("event") == "unpinned":
+                pins.pop(str(row.get("snapshot")), None)
+        return pins
+
+    def accepted(self) -> dict[str, Any] | None:
+        """Return what a prune noted of the newest snapshot that it found in order; None before the first."""
+        found = None
+        for row in self.rows():
+            if row.get("event") == "accepted" and SNAPSHOT_ID.match(str(row.get("snapshot"))):
+                found = row
+        return found
 
     def damaged_parts(self) -> set[str]:
         """Return the ids of the parts that a verification has found damaged; content is never relied on there again."""
@@ -91,6 +117,36 @@ class History:
             if not outweighed or row.get("result") != "sound":
                 last[str(row.get("snapshot"))] = row
         return last
+
+    def verified_in_full(self) -> dict[str, FullVerification]:
+        """Return the last verification of every stored byte that found a snapshot sound, by id.
+
+        One that was followed by any verification that found damage is not in it.
+        """
+        found: dict[str, FullVerification] = {}
+        for row in self.rows():
+            name = str(row.get("snapshot"))
+            if row.get("event") == "damaged":
+                for verification in found.values():
+                    verification.damaged_parts.add(str(row.get("part")))
+            elif row.get("event") != "verified":
+                continue
+            elif row.get("result") == "sound" and _level(row) >= LEVELS.index("full"):
+                with contextlib.suppress(ValueError):
+                    moment = parse_iso(str(row.get("time")))
+                    found[name] = FullVerification(moment, str(row.get("manifest_sha256")), set())
+            elif row.get("result") == "damaged":
+                found.pop(name, None)
+        return found
+
+
+@dataclass(frozen=True)
+class FullVerification:
+    """When a snapshot was found sound, with which manifest, and which parts were found damaged afterwards."""
+
+    moment: datetime
+    manifest_sha256: str
+    damaged_parts: set[str]
 
 
 def _level(row: dict[str, Any]) -> int:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,6 +57,15 @@ class InheritingCatalog(Catalog):
     def __enter__(self) -> InheritingCatalog:
         return self
 
+    @contextlib.contextmanager
+    def _little_memory(self) -> Iterator[None]:
+        """Let SQLite sort on disk: sorting takes as much memory as the cache may have."""
+        self._db.execute("pragma cache_size = -1024")
+        try:
+            yield
+        finally:
+            self._db.execute("pragma cache_size = -16384")
+
     # -- the base -----------------------------------------------------------------------------------------------------
 
     def load_base(self, lines: Iterable[bytes], usable: Iterable[str], young_ns: int) -> int:
@@ -94,7 +104,8 @@ class InheritingCatalog(Catalog):
                     rows,
                 )
                 self._db.executemany("insert into fingerprint values (?, ?)", prints)
-            self._db.execute("create index fingerprint_value on fingerprint (value)")
+            with self._little_memory():
+                self._db.execute("create index fingerprint_value on fingerprint (value)")
         except DamageError:
             self._db.execute("delete from file where line is not null")
             self._db.execute("delete from fingerprint")
@@ -199,9 +210,10 @@ class InheritingCatalog(Catalog):
 
     def used_parts(self) -> dict[str, int]:
         """Return the parts that hold a file, each with the bytes of content that are used of it."""
-        return dict(
-            self._db.execute("select part, sum(size) from file where part is not null group by part").fetchall()
-        )
+        with self._little_memory():
+            return dict(
+                self._db.execute("select part, sum(size) from file where part is not null group by part").fetchall()
+            )
 
     def is_base(self) -> bool:
         """Tell whether the index is that of the base, line by line."""

@@ -22,7 +22,8 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import Ve
 NO_SNAPSHOTS = "no snapshots"
 
 
-def _instances(repositories: list[Repository], instance: str | None, excluded: list[str]) -> list[InstanceDirectory]:
+def instances_in(repositories: list[Repository], instance: str | None, excluded: list[str]) -> list[InstanceDirectory]:
+    """Return the instances that a user names, or all but the excluded. Raises RepositoryError when there are none."""
     for repository in repositories:
         repository.require()
     if instance is not None:
@@ -34,7 +35,8 @@ def _instances(repositories: list[Repository], instance: str | None, excluded: l
     return [place for place in found if place.name not in excluded]
 
 
-def _nothing(place: InstanceDirectory, state: str) -> dict[str, Any]:
+def nothing_in(place: InstanceDirectory, state: str) -> dict[str, Any]:
+    """Return the row of an instance that has no snapshot to speak of."""
     return {"instance": place.name, "state": state, "path": str(place.path)}
 
 
@@ -51,16 +53,22 @@ def list_snapshots(repositories: list[Repository], instance: str | None, exclude
     state ``no snapshots``. Raises RepositoryError for a repository that does not exist or holds nothing.
     """
     rows = []
-    for place in _instances(repositories, instance, excluded):
-        verified = place.history.last_verified()
+    for place in instances_in(repositories, instance, excluded):
+        verified, pins = place.history.last_verified(), place.history.pinned()
         found = [
-            {**_describe(place, snapshot), "verified": verified.get(snapshot.id)} for snapshot in place.snapshots()
+            {
+                **describe_stored(place, snapshot),
+                "verified": verified.get(snapshot.id),
+                "pinned": pins.get(snapshot.id),
+            }
+            for snapshot in place.snapshots()
         ]
-        rows += found or [_nothing(place, NO_SNAPSHOTS)]
+        rows += found or [nothing_in(place, NO_SNAPSHOTS)]
     return rows
 
 
-def _describe(place: InstanceDirectory, snapshot: StoredSnapshot) -> dict[str, Any]:
+def describe_stored(place: InstanceDirectory, snapshot: StoredSnapshot) -> dict[str, Any]:
+    """Return what results and tables say of a snapshot, readable or not."""
     if snapshot.manifest is not None:
         return describe_snapshot(snapshot.manifest, place)
     problem = snapshot.problem or BackupError("no manifest")
@@ -89,24 +97,25 @@ def verify_snapshots(
     row, and a repository without any raises RepositoryError: silence would look like success.
     """
     rows = []
-    for place in _instances(repositories, instance, excluded):
+    for place in instances_in(repositories, instance, excluded):
         try:
             chosen = list(place.snapshots()) if wanted == "all" else [place.select(wanted)]
         except RepositoryError as error:
-            rows.append({**_nothing(place, "failed"), "result": "failed", "msg": error.message, "error": error.kind})
+            rows.append({**nothing_in(place, "failed"), "result": "failed", "msg": error.message, "error": error.kind})
             continue
         if not chosen:
             text = place.without_snapshots()
-            rows.append({**_nothing(place, "failed"), "result": "failed", "msg": text, "error": "repository"})
-        rows += [_verify(place, snapshot, level, progress, record) for snapshot in chosen]
+            rows.append({**nothing_in(place, "failed"), "result": "failed", "msg": text, "error": "repository"})
+        rows += [verify_one(place, snapshot, level, progress, record) for snapshot in chosen]
     return rows
 
 
-def _verify(
+def verify_one(
     place: InstanceDirectory, snapshot: StoredSnapshot, level: str, progress: Progress, record: bool
 ) -> dict[str, Any]:
+    """Verify a snapshot. Returns its row with the ``result`` sound, damaged, or failed where nobody can tell."""
     begun = time.monotonic()
-    row = {**_describe(place, snapshot), "level": level, "result": "sound", "msg": "", "error": ""}
+    row = {**describe_stored(place, snapshot), "level": level, "result": "sound", "msg": "", "error": ""}
     try:
         with scratch_directory() as scratch:
             row.update(Verification(place, snapshot, progress, scratch).verify(level))

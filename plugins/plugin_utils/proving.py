@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import CHANGING, UNREADABLE
 from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.releases import ReleaseLine
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import (
@@ -32,11 +34,13 @@ def prove(
     proof.unreadable_files = catalog.count_state(UNREADABLE)
     proof.changing_files = catalog.count_state(CHANGING)
     for directory in line.originals:
-        for path in catalog.unexpected_below(directory):
-            if _belongs_to_a_row(catalog, path):
-                proof.unlisted += 1
+        # Paths come sorted: those of one directory follow one another.
+        for folder, paths in groupby(catalog.unexpected_below(directory), lambda path: path.rpartition(b"/")[0]):
+            count = sum(1 for _path in paths)
+            if _belongs_to_a_row(catalog, folder):
+                proof.unlisted += count
             else:
-                proof.orphans += 1
+                proof.orphans += count
     originals = tuple(directory + b"/" for directory in line.originals)
     for path, before, now in catalog.changed():
         if path.startswith(originals) or catalog.is_expected(path):
@@ -44,7 +48,7 @@ def prove(
     return proof
 
 
-def _belongs_to_a_row(catalog: Catalog, path: bytes) -> bool:
-    """Tell whether a file lies below a directory of a version row: an older version, or something derived."""
-    parts = path.split(b"/")
-    return any(catalog.is_listed_directory(b"/".join(parts[:depth])) for depth in range(1, len(parts)))
+def _belongs_to_a_row(catalog: Catalog, directory: bytes) -> bool:
+    """Tell whether a directory is, or lies below, that of a version row: its files are older versions, or derived."""
+    parts = directory.split(b"/")
+    return any(catalog.is_listed_directory(b"/".join(parts[:depth])) for depth in range(1, len(parts) + 1))

@@ -69,17 +69,18 @@ class StoredMedia:
         """Size of index, parts and records in bytes."""
         return self.index.size + sum(part.size + part.record_size for part in self.parts)
 
-    def _plain_index(self) -> Iterator[bytes]:
+    def index_text(self) -> Iterator[bytes]:
+        """Yield the plain index in pieces. Raises DamageError, for a changed byte at the end only."""
         stored = checked(read_stored(self.index_path), self.index.size, self.index.sha256, str(self.index_path))
         return unpack(stored, self.index.plain_size, str(self.index_path))
 
     def entries(self) -> Iterator[IndexEntry]:
         """Yield the index. Raises DamageError, for a changed byte at the end only."""
-        yield from read_index(self._plain_index())
+        yield from read_index(self.index_text())
 
     def index_lines(self) -> Iterator[bytes]:
         """Yield the lines of the index without their newlines, unread. Raises DamageError as :meth:`entries`."""
-        return lines(self._plain_index())
+        return lines(self.index_text())
 
     def record(self, part: StoredPart) -> PartRecord:
         """Read a part's commit record. Raises DamageError."""

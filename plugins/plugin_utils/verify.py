@@ -34,7 +34,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.relea
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import Manifest
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.proof import differences
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
-from ansible_collections.papermerge.backup.plugins.plugin_utils.pgdump import read_archive
+from ansible_collections.papermerge.backup.plugins.plugin_utils.pgdump import Wanted, read_archive
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import (
     CHECKSUM,
@@ -44,6 +44,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.repository impor
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import (
     checked,
+    counted,
     read_stored,
     require_zstandard,
     storage_errors,
@@ -143,9 +144,9 @@ class Verification:
 
     def _open_database(self) -> dict[str, Any]:
         """Look into the database without its server, and compare its counts and rows with the manifest."""
-        self._progress.begin("database", self.manifest.database_file.plain_size)
         line = release_line_named(self.manifest.release_line)
-        with self._database_view(line) as view, Catalog(self._scratch / "rows.sqlite3") as catalog:
+        view = open_dump(self._snapshot, line, self._progress, self._scratch)
+        with view, Catalog(self._scratch / "rows.sqlite3") as catalog:
             require_same_counts(self.manifest, view.row_counts(line), view.schema_marker(line))
             catalog.add_expected(
                 (row.path, row.row, row.key) for row in view.expected_rows(line) if row.path is not None
@@ -154,33 +155,38 @@ class Verification:
             proved = require_same_proof(self.manifest, catalog)
         return {"row_counts_compared": len(self.manifest.row_counts), "proved": proved}
 
-    def _plain_database(self) -> Iterator[bytes]:
-        for piece in plain_database(self._snapshot):
-            yield piece
-            self._progress.advance(len(piece))
 
-    def _database_view(self, line: ReleaseLine) -> View:
-        """Return what the dump holds; the caller closes it."""
-        engine = self.manifest.engine
-        if engine == "postgresql":
-            schemas = [str(name) for name in self.manifest.database.get("schemas") or []]
-            return read_archive(self._plain_database(), f"the database of {self._snapshot.id}", line, schemas)
-        if engine == "mysql":
-            return read_dump(self._plain_database(), f"the database of {self._snapshot.id}", line)
-        if engine != "sqlite":
-            raise UnsupportedError(f"a dump of {engine} cannot be verified deeply")
-        path = self._scratch / "database.sqlite3"
-        require_space(str(self._scratch), self.manifest.database_file.plain_size, "a deep verification")
-        with storage_errors(path), open_private(path) as stream:
-            for piece in self._plain_database():
-                stream.write(piece)
-        database = DatabaseFile(str(path), f"of {self._snapshot.id}")
-        try:
+def open_dump(
+    snapshot: StoredSnapshot, line: ReleaseLine, progress: Progress, scratch: Path, wanted: Wanted | None = None
+) -> View:
+    """Return what a snapshot's dump holds, looked into without its server; the caller closes it.
+
+    ``scratch``: where an SQLite database is unpacked to. It is checked, unless only titles and owners are ``wanted``.
+    Raises DamageError, DatabaseError, ToolError where no pg_restore is at hand.
+    """
+    manifest = snapshot.require_manifest()
+    progress.begin("database", manifest.database_file.plain_size)
+    content = counted(plain_database(snapshot), progress.advance)
+    name = f"the database of {snapshot.id}"
+    if manifest.engine == "postgresql":
+        return read_archive(content, name, line, [str(name) for name in manifest.database.get("schemas") or []], wanted)
+    if manifest.engine == "mysql":
+        return read_dump(content, name, line, wanted.tree if wanted is not None else None)
+    if manifest.engine != "sqlite":
+        raise UnsupportedError(f"a dump of {manifest.engine} cannot be looked into")
+    path = scratch / "database.sqlite3"
+    require_space(str(scratch), manifest.database_file.plain_size, "the unpacked database")
+    with storage_errors(path), open_private(path) as stream:
+        for piece in content:
+            stream.write(piece)
+    database = DatabaseFile(str(path), f"of {snapshot.id}")
+    try:
+        if wanted is None:
             database.quick_check()
-        except BaseException:
-            database.close()
-            raise
-        return database
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 def require_same_counts(manifest: Manifest, counts: dict[str, int], marker: str) -> None:

@@ -27,7 +27,11 @@ from ansible_collections.papermerge.backup.plugins.module_utils.papermerge.insta
 from ansible_collections.papermerge.backup.plugins.modules import instance_info
 from ansible_collections.papermerge.backup.plugins.plugin_utils.arguments import ARGUMENTS, DISCOVERY, MEDIA
 from ansible_collections.papermerge.backup.plugins.plugin_utils.listing import list_snapshots, verify_snapshots
+from ansible_collections.papermerge.backup.plugins.plugin_utils.pins import set_pin
+from ansible_collections.papermerge.backup.plugins.plugin_utils.prune import prune_snapshots
+from ansible_collections.papermerge.backup.plugins.plugin_utils.prune_plan import PruneRequest
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, Repository
+from ansible_collections.papermerge.backup.plugins.plugin_utils.retention import Duration, Policy
 from tests.support.instances import VERSION, MadeInstance
 from tests.support.snapshots import quiet, take
 
@@ -203,6 +207,22 @@ class TestReturnedKeysAreDocumented:
         contains = documented()["snapshot_info"]["return"]["snapshots"]["contains"]["verified"]["contains"]
         assert set(verified) == set(contains)
 
+    def test_of_a_prune(self) -> None:
+        take(self.instance, self.place)
+        request = PruneRequest(Policy(last=1), Duration(), Duration(), 20, [])
+        (row,) = prune_snapshots([self.place], request, quiet(), check=True)
+        assert set(row) - {"changed"} == returned("snapshot_prune", "instances")
+        snapshots = documented()["snapshot_prune"]["return"]["instances"]["contains"]["snapshots"]["contains"]
+        created = returned("snapshot_create", "snapshot") - {"seconds"}
+        assert {frozenset(found) for found in row["snapshots"]} == {frozenset(created | set(snapshots))}
+
+    def test_of_a_pin(self) -> None:
+        take(self.instance, self.place)
+        set_pin(self.place, "latest", "a note", check=False)
+        pinned = list_snapshots([self.repository], None, [])[0]["pinned"]
+        contains = documented()["snapshot_info"]["return"]["snapshots"]["contains"]["pinned"]["contains"]
+        assert set(pinned) == set(contains)
+
     def test_of_every_module_with_and_without_check_mode(self, disk: Path) -> None:
         results = run_every_module(self.instance, disk)
         assert {key.split()[0] for key in results} == set(MODULES)
@@ -235,6 +255,10 @@ def run_every_module(instance: MadeInstance, disk: Path) -> dict[str, dict[str, 
         ("snapshot_create", {**found, **repository}),
         ("snapshot_info", repository),
         ("snapshot_verify", {**repository, "level": "deep"}),
+        ("snapshot_pin", {**repository, "instance": "here", "snapshot": "latest"}),
+        ("snapshot_prune", {**repository, "keep_last": 1}),
+        ("snapshot_extract", {**repository, "document": "2", "dest": str(disk / "extracted")}),
+        ("snapshot_compare", {**repository, "base": "1", "dest": str(disk / "differences")}),
         ("snapshot_restore", {**repository, **target("restored")}),
         ("database_dump", {**found, "dest": str(disk / "dump.zst")}),
         ("database_restore", {**target("database"), "src": str(disk / "dump.zst")}),

@@ -77,7 +77,7 @@ def test_rows_that_are_missing_from_the_dump_are_damage(
 
 def test_without_pg_restore_nothing_is_called_sound(stored: InstanceDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs.Client, "find_all", lambda *_arguments: [])
-    with pytest.raises(ToolError, match=r"deep verification .* on the controller: the host has no program pg_restore"):
+    with pytest.raises(ToolError, match=r"the database of .* on the controller: the host has no program pg_restore"):
         verify(stored, "deep")
 
 

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import shutil
 import socket
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
@@ -24,7 +25,7 @@ from ..owners import owner_name
 from ..papermerge.description import describe_instance
 from ..papermerge.instance import Instance, InstanceRequest, require_instance
 from ..paths import is_safe_member, path_fields, path_of
-from . import placing, restore
+from . import deliver, placing, restore
 from .archiving import archive_media
 from .configuration import archive_configuration
 from .hostfile import sink
@@ -201,8 +202,12 @@ def make_directory(channel: Channel, arguments: Arguments) -> Result:
 
 
 def _clear_directory(path: str, made: bool) -> None:
-    for name in os.listdir(path):
-        os.unlink(os.path.join(path, name))
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
     if made:
         os.rmdir(path)
 
@@ -244,6 +249,7 @@ OPERATIONS: Dict[str, Callable[[Channel, Arguments], Result]] = {
     "make_directory": make_directory,
     "keep_directory": keep_directory,
     "write_file": write_file,
+    "write_files": deliver.write_files,
     "read_file": read_file,
     "check_target": restore.check_target,
     "begin_restore": placing.begin_restore,

@@ -7,23 +7,30 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ..errors import DatabaseError
 from ..papermerge.releases import SCHEMA_MARKERS, ReleaseLine
+from ..papermerge.tree import DocumentTree
 from .view import View
 
 TEXT, BLOB = "text", "blob"
 
 
-def collected_tables(line: ReleaseLine) -> Set[str]:
-    """Return the names of the tables that a release line's queries read."""
-    return set(line.version_tables) | {table for table, _query in SCHEMA_MARKERS}
+def collected_tables(line: ReleaseLine, tree: Optional[DocumentTree] = None) -> Set[str]:
+    """Return the names of the tables that a release line's queries read.
+
+    With ``tree``, those that it reads for titles and owners instead of those that mark the schema.
+    """
+    more = tree.tables if tree is not None else tuple(table for table, _query in SCHEMA_MARKERS)
+    return set(line.version_tables + more)
 
 
-def collected_columns(line: ReleaseLine, columns: Sequence[str]) -> List[str]:
+def collected_columns(line: ReleaseLine, columns: Sequence[str], tree: Optional[DocumentTree] = None) -> List[str]:
     """Return those columns of such a table that the queries speak of: the others may hold whole documents."""
     queries = [line.rows_query, line.schema_marker_query] + [query for _table, query in SCHEMA_MARKERS]
+    if tree is not None:
+        queries += [tree.documents, tree.nodes, tree.owners]
     words = set(re.findall(r"\w+", " ".join(queries)))
     return [column for column in columns if column in words]
 

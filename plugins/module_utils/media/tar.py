@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from functools import lru_cache
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from ..errors import DamageError
 from ..paths import MAX_PATH, shown
@@ -204,6 +204,14 @@ class TarReader:
 
     def content(self, size: int, write: Callable[[Piece], object]) -> None:
         """Pass the content of the member just returned to ``write`` in pieces of at most 1 MiB."""
+        for piece in self.pieces(size):
+            write(piece)
+
+    def pieces(self, size: int) -> Iterator[Piece]:
+        """Yield the content of the member just returned in pieces of at most 1 MiB. It must be read to its end.
+
+        A piece may be a view of a buffer that is used again for the next one.
+        """
         if size > self._budget:
             raise DamageError("the archive is longer than its record says")
         self._budget -= size
@@ -213,7 +221,7 @@ class TarReader:
             if not piece:
                 raise DamageError("the archive ends early")
             left -= len(piece)
-            write(piece)
+            yield piece
         filling = -size % BLOCK
         if filling and self._read(filling) != _ZEROS[:filling]:
             raise DamageError("the archive has something else than zeros after a member")

@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from ..errors import UnsupportedError
+from . import tree
+from .tree import DocumentTree
 
 
 class ExpectedRow(NamedTuple):
     """A version row of the database.
 
     ``path`` relative to the media root, or None where no file has to exist. ``older`` counts the versions behind this
-    row whose paths cannot be computed. ``directory`` is where all files of the document's originals lie.
+    row whose paths cannot be computed. ``directory`` is where all files of the document's originals lie. ``document``
+    is the document's id as people read it, ``number`` the version's.
     """
 
     row: str
@@ -27,6 +30,8 @@ class ExpectedRow(NamedTuple):
     path: Optional[bytes]
     directory: bytes
     older: int
+    document: str
+    number: int
 
 
 #: A column of a version row: SQLite answers with numbers, the clients of servers with text.
@@ -61,8 +66,9 @@ class ReleaseLine:
     ``versions``: the first numbers of its versions. ``count_tables``: tables worth comparing, present or not; empty:
     all. ``documents_table``: the one with a row a document. ``schema_marker_query``: what tells the schema from its
     neighbours; ``schema_markers``: the answers that no other line gives. ``rows_query`` selects what the layout builds
-    an expected row from; ``version_tables``: the tables it reads; ``key_column`` is the row's key in it. ``processes``
-    are to be stopped for a restore; ``after_restore`` are its own commands.
+    an expected row from; ``version_tables``: the tables it reads; ``key_column`` is the row's key in it. ``tree`` tells
+    of titles and owners; None where nobody knows. ``processes`` are to be stopped for a restore; ``after_restore`` are
+    its own commands.
     """
 
     name: str
@@ -77,6 +83,7 @@ class ReleaseLine:
     rows_query: str
     version_tables: Tuple[str, ...]
     key_column: str
+    tree: Optional[DocumentTree]
     search_index: SearchIndex
     processes: Tuple[str, ...]
     after_restore: Tuple[str, ...]
@@ -134,7 +141,20 @@ def _user_document_row(columns: Tuple[Any, ...]) -> ExpectedRow:
     path = None
     if file_name and _whole(page_count):
         path = directory + (b"/v%d/" % number if number > 0 else b"/") + _name(file_name)
-    return ExpectedRow("document {0}, version {1}".format(document, number), str(document), path, directory, number)
+    return ExpectedRow(
+        "document {0}, version {1}".format(document, number),
+        str(document),
+        path,
+        directory,
+        number,
+        str(document),
+        number,
+    )
+
+
+def _row_of_version(document: str, number: Column, key: str, path: Optional[bytes], directory: bytes) -> ExpectedRow:
+    row = "document {0}, version {1}".format(document, number)
+    return ExpectedRow(row, key, path, directory, 0, document, _whole(number))
 
 
 def _user_document_version_row(columns: Tuple[Any, ...]) -> ExpectedRow:
@@ -144,7 +164,7 @@ def _user_document_version_row(columns: Tuple[Any, ...]) -> ExpectedRow:
     path = None
     if file_name and _whole(page_count):
         path = directory + (b"/v%d/" % _whole(number) if _whole(number) > 0 else b"/") + _name(file_name)
-    return ExpectedRow("document {0}, version {1}".format(_dashed(document), number), str(key), path, directory, 0)
+    return _row_of_version(_dashed(document), number, str(key), path, directory)
 
 
 def _version_row(columns: Tuple[Any, ...]) -> ExpectedRow:
@@ -157,7 +177,7 @@ def _version_row(columns: Tuple[Any, ...]) -> ExpectedRow:
     version = _dashed(key)
     directory = "docvers/{0}/{1}/{2}".format(version[:2], version[2:4], version).encode("ascii")
     path = directory + b"/" + _name(file_name) if file_name and _whole(page_count) else None
-    return ExpectedRow("document {0}, version {1}".format(_dashed(document), number), str(key), path, directory, 0)
+    return _row_of_version(_dashed(document), number, str(key), path, directory)
 
 
 def _no_row(columns: Tuple[Any, ...]) -> ExpectedRow:
@@ -236,6 +256,8 @@ _TSVECTOR = SearchIndex("in the database, kept by triggers", "")
 _IN_DATABASE = SearchIndex("none: the database is searched", "")
 
 _WEB_AND_WORKER = ("application server", "worker")
+_SQLITE_TOO = ("sqlite", "postgresql")
+_PERMS_SYNC = ("paper-cli perms sync",)
 
 
 def _user_document_line(name: str, versions: Tuple[Tuple[int, ...], ...], markers: Tuple[str, ...]) -> ReleaseLine:
@@ -253,6 +275,7 @@ def _user_document_line(name: str, versions: Tuple[Tuple[int, ...], ...], marker
         " from core_document d join core_basetreenode n on n.id = d.basetreenode_ptr_id",
         version_tables=("core_document", "core_basetreenode"),
         key_column="d.basetreenode_ptr_id",
+        tree=tree.USER_DOCUMENTS,
         search_index=_IN_DATABASE,
         processes=_WEB_AND_WORKER,
         after_restore=("manage.py migrate --check",),
@@ -265,6 +288,7 @@ def _django_version_line(
     markers: Tuple[str, ...],
     files: Layout,
     columns: str,
+    document_tree: DocumentTree,
     search_index: SearchIndex,
     processes: Tuple[str, ...],
 ) -> ReleaseLine:
@@ -283,6 +307,7 @@ def _django_version_line(
         ),
         version_tables=("core_documentversion", "core_basetreenode"),
         key_column="v.id",
+        tree=document_tree,
         search_index=search_index,
         processes=processes,
         after_restore=("manage.py migrate --check",),
@@ -294,6 +319,7 @@ def _sqlalchemy_line(
     markers: Tuple[str, ...],
     engines: Tuple[str, ...],
     more_tables: Tuple[str, ...],
+    document_tree: DocumentTree,
     search_index: SearchIndex,
     after_restore: Tuple[str, ...],
 ) -> ReleaseLine:
@@ -313,6 +339,7 @@ def _sqlalchemy_line(
         " from document_versions v join nodes n on n.id = v.document_id",
         version_tables=("document_versions", "nodes"),
         key_column="v.id",
+        tree=document_tree,
         search_index=search_index,
         processes=("server", "ocrworker", "path-tmpl-worker", "s3worker", "i3worker"),
         after_restore=after_restore,
@@ -334,6 +361,7 @@ RELEASE_LINES: Dict[str, ReleaseLine] = {
             ),
             _USER_DOCUMENT_VERSION,
             "v.id, v.document_id, n.user_id, v.number, v.file_name, v.page_count",
+            tree.USER_DOCUMENT_VERSIONS,
             _XAPIAN,
             ("backend", "ws_server", "worker"),
         ),
@@ -343,28 +371,43 @@ RELEASE_LINES: Dict[str, ReleaseLine] = {
             ("0001_initial",),
             _DOCUMENT_VERSIONS,
             "v.id, v.document_id, v.number, v.file_name, v.page_count",
+            tree.DOCUMENT_VERSIONS,
             _SALINIC,
             ("server", "worker"),
         ),
         _sqlalchemy_line(
-            "3.3", ("f0e0da122a9a",), ("sqlite", "postgresql"), _PERMISSION_TABLES, _I3WORKER, ("paper-cli perms sync",)
+            "3.3",
+            ("f0e0da122a9a",),
+            _SQLITE_TOO,
+            _PERMISSION_TABLES,
+            tree.OWNED_BY_USERS,
+            _I3WORKER,
+            _PERMS_SYNC,
         ),
         _sqlalchemy_line(
-            "3.4", ("bafd773c8533",), ("sqlite", "postgresql"), _PERMISSION_TABLES, _I3WORKER, ("paper-cli perms sync",)
+            "3.4",
+            ("bafd773c8533",),
+            _SQLITE_TOO,
+            _PERMISSION_TABLES,
+            tree.OWNED_BY_USERS,
+            _I3WORKER,
+            _PERMS_SYNC,
         ),
         _sqlalchemy_line(
             "3.5",
             ("2118951c4d90", "b2350127890a", "50ef5a403d27"),
-            ("sqlite", "postgresql"),
+            _SQLITE_TOO,
             _ROLE_TABLES,
+            tree.OWNED_BY_GROUPS,
             _I3WORKER,
-            ("paper-cli perms sync",),
+            _PERMS_SYNC,
         ),
         _sqlalchemy_line(
             "3.6",
             ("a07f7fbbcca8", "c1fa0c57ba3e", "bb19aac50bca"),
             ("postgresql",),
             _ROLE_TABLES + _3_6_TABLES,
+            tree.OWNED_BY_OWNERSHIPS,
             _TSVECTOR,
             ("pm perms sync",),
         ),
@@ -385,6 +428,7 @@ UNKNOWN_LINE = ReleaseLine(
     rows_query="",
     version_tables=(),
     key_column="",
+    tree=None,
     search_index=SearchIndex("unknown", ""),
     processes=(),
     after_restore=(),

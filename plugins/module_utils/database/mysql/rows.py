@@ -8,9 +8,10 @@ mysqldump has a moment of its own that no other session can share. What was in t
 
 from __future__ import annotations
 
-from typing import Dict, Iterator, List, Set, Tuple
+from typing import Dict, Iterator, List, Optional, Set, Tuple
 
 from ...papermerge.releases import ReleaseLine
+from ...papermerge.tree import DocumentTree
 from ..collected import BLOB, TEXT, CollectedView, collected_tables
 from .literals import Row, Table
 from .statements import DumpReader
@@ -59,9 +60,14 @@ class DumpedRows:
         self.view.close()
 
 
-def read_dump(content: Iterator[bytes], name: str, line: ReleaseLine) -> CollectedView:
-    """Return what a stored dump holds; the caller closes it. Raises DatabaseError."""
-    rows = DumpedRows(name, collected_tables(line))
+def read_dump(
+    content: Iterator[bytes], name: str, line: ReleaseLine, tree: Optional[DocumentTree] = None
+) -> CollectedView:
+    """Return what a stored dump holds; the caller closes it. Raises DatabaseError.
+
+    ``tree``: titles and owners are wanted.
+    """
+    rows = DumpedRows(name, collected_tables(line, tree))
     try:
         for _piece in rows.passing(content):
             pass
