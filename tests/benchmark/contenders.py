@@ -218,7 +218,7 @@ class Ours(Contender):
 
     name = "papermerge.backup"
     key = "ours"
-    parts = frozenset({FULL, RESTORE, VERIFY, UNCHANGED, PLUS_ONE, RESUMED})
+    parts = frozenset({FULL, RESTORE, VERIFY, EXTRACT, UNCHANGED, PLUS_ONE, RESUMED})
 
     def create(self) -> Command:
         return self._job("create", settings=self.site.source_settings())

@@ -2,12 +2,13 @@
 """The controller's side of one job, as a process of its own so that its memory can be told apart.
 
 Takes a job as JSON in its argument and prints the result as JSON, with the bytes that passed between controller and
-agents, by operation, and what this process has read.
+agents, by operation.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 from collections import Counter
@@ -15,8 +16,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.papermerge.backup.plugins.module_utils.durable import make_private_directory
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, ConnectionLost
 from ansible_collections.papermerge.backup.plugins.plugin_utils.create import CreateRequest, create_snapshot
+from ansible_collections.papermerge.backup.plugins.plugin_utils.extract import ExtractRequest, extract, to_controller
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, Repository
 from ansible_collections.papermerge.backup.plugins.plugin_utils.restore import RestoreRequest, restore_snapshot
@@ -74,7 +77,6 @@ def main() -> None:
     traffic = Traffic(job.get("cut"))
     result = JOBS[job["do"]](job, place, traffic)
     result["moved"] = dict(traffic.by_operation)
-    result["read_bytes"] = _read_bytes()
     print(json.dumps(result))
 
 
@@ -110,13 +112,16 @@ def _verify(job: dict[str, Any], place: InstanceDirectory, traffic: Traffic) -> 
         return Verification(place, place.select("latest"), _progress(), scratch).verify("full")
 
 
-JOBS = {"create": _create, "restore": _restore, "verify": _verify}
+def _extract(job: dict[str, Any], place: InstanceDirectory, traffic: Traffic) -> dict[str, Any]:
+    del traffic
+    number = re.search(r"document_(\d+)/", job["path"])
+    assert number is not None
+    make_private_directory(job["dest"])
+    request = ExtractRequest(document=number[1], dest=job["dest"])
+    return extract(place, request, _progress(), to_controller(Path(job["dest"])))
 
 
-def _read_bytes() -> int:
-    """Return how many bytes this process has read, from files and streams."""
-    lines = Path("/proc/self/io").read_text("ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("rchar"))
+JOBS = {"create": _create, "restore": _restore, "verify": _verify, "extract": _extract}
 
 
 if __name__ == "__main__":
