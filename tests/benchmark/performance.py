@@ -101,7 +101,7 @@ def _targets(results: Results, trees: dict[str, Any]) -> list[str]:
         ]
         for target in seen(results, trees)
     ]
-    return _table(["what is wanted of papermerge.backup", "wanted", "seen", "met"], rows) if rows else []
+    return _table(["what is wanted of papermerge.backup, at scale 1", "wanted", "seen", "met"], rows) if rows else []
 
 
 def _tree(report: dict[str, Any], name: str) -> list[str]:
