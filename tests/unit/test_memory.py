@@ -45,7 +45,7 @@ def test_an_agent_stays_small_whatever_it_moves(
 
 #: Takes two snapshots in a process of its own, and tells its own peak and that of its agent, in KiB.
 CONTROLLER = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 sys.path[:0] = json.loads(sys.argv[1])
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport import pack
@@ -57,12 +57,14 @@ sources[name] = sources[name].replace("WINDOW = 16", "WINDOW = " + sys.argv[5])
 pack._sources = lambda: sources
 class Instance:
     media = Path(sys.argv[2]); database_url = sys.argv[3]
+def peak(process):
+    with open(f"/proc/{process}/status") as stream:
+        return next(int(line.split()[1]) for line in stream if line.startswith("VmHWM"))
 for _time in range(2):
     with local_agent() as agent:
         take(Instance, place_in(Path(sys.argv[4])), agent)
-        with open(f"/proc/{agent.pid}/status") as stream:
-            peak = next(int(line.split()[1]) for line in stream if line.startswith("VmHWM"))
-print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, peak]))
+        agent_peak = peak(agent.pid)
+print(json.dumps([peak("self"), agent_peak]))
 """
 
 

@@ -160,6 +160,29 @@ def test_what_cannot_be_copied_is_taken_from_the_host_and_said(
         assert place.history.damaged_parts() == {first}
 
 
+def test_a_changed_byte_that_no_decompressor_sees_is_not_copied(
+    instance: MadeInstance, place: InstanceDirectory, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that do not shrink are stored as they are, without a checksum of the compressor's."""
+    for module in (archiving, rewriting):
+        monkeypatch.setattr(module, "PART_CONTENT_BYTES", 64 << 20)
+    noise = random.Random(3)
+    contents = [noise.randbytes(60_000) for _number in range(9)]
+    for number, content in enumerate(contents):
+        instance.write(b"results/%d" % number, content)
+    take(instance, place)
+    (old,) = parts_of(place, "1")
+    stored = bytearray(place.part_path(old).read_bytes())
+    stored[stored.index(contents[7][5000:5100])] ^= 1
+    place.part_path(old).write_bytes(stored)
+    for number in range(6):
+        os.unlink(instance.path(b"results/%d" % number))
+    warnings: list[str] = []
+    take(instance, place, warn=warnings.append)
+    assert "1 files are taken from the host again" in warnings[0]
+    require_restores(place, "2", files_below(instance.media), disk)
+
+
 def _members(place: InstanceDirectory, part: str) -> list[bytes]:
     return [member.path for member in _record(place, part)]
 
