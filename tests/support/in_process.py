@@ -95,6 +95,7 @@ class InProcessAgent(Session):
             "version": VERSION,
             "version_found_in": "the test",
             "release_line": "2.0",
+            "release_line_only": False,
             "project_dir": "",
             "database_engine": "sqlite",
             "database_url": "sqlite:////srv/db.sqlite3",

@@ -82,7 +82,8 @@ def test_what_is_restored_is_what_was_there(
     target = disk / "target"
     with WatchedSession(local_agent(interpreter)) as session:
         result = put_back(place, target / "media", target / "db" / "db.sqlite3", session)
-    assert [arguments["compressed"] for arguments in session.arguments("extract")] == [zstd_here]
+    # What was not worth compressing is sent plain either way.
+    assert {arguments["compressed"] for arguments in session.arguments("extract")} <= {zstd_here, False}
     assert [arguments["compressed"] for arguments in session.arguments("receive_database")] == [zstd_here]
     assert files_below(target / "media") == files_below(instance.media)
     assert result["proved"] == 21
