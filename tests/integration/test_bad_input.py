@@ -637,7 +637,7 @@ RESTORE_CASES: dict[str, Case] = {
         "fallocate -l $(( $(df --output=avail -B1 . | tail -n1) - {media} - 20000 )) filler",
     ),
     "disk-fills-up": Case(
-        ("the host has no room left: page_", "No space left on device", "free some and run again"),
+        ("the host has no room left: ", "No space left on device", "free some and run again"),
         # Nobody can tell before how many files a disk will take.
         "mkdir filler; seq $(( $(df --output=iavail . | tail -n1) - 60 )) | (cd filler; xargs touch)",
     ),

@@ -650,12 +650,15 @@ def test_a_connection_that_ends_after_some_bytes_fails_the_create_and_leaves_not
                     create_snapshot(session, place, faults.request_on_host(NAME), faults.silent())
                 return proxy.passed
 
+        attempt(None)
+        faults.add_files(host, "more")
         total = attempt(None)
         before = stored_state(place)
-        state = faults.HostState.of(host)
         chooser = seeded("proxy")
         count = 60 if soaking() else 6
         for number in range(count):
+            faults.add_files(host, f"more-{number}")
+            state = faults.HostState.of(host)
             limit = int(total * (number + chooser.random()) / count)
             with pytest.raises(BackupError) as lost:
                 attempt(limit, reset=bool(number % 2))
@@ -690,6 +693,7 @@ class Silence:
         faults.put_on(self.host, self.instance)
         with faults.agent_on(self.host) as session:
             create_snapshot(session, place, request, faults.silent())
+        faults.add_files(self.host, "more")
         before = stored_state(place)
         state = faults.HostState.of(self.host)
         if case != "scan":
@@ -863,13 +867,16 @@ def test_a_power_cut_in_a_create_or_a_restore_leaves_nothing_that_the_next_run_d
                 create_snapshot(session, place, faults.request_on_host(NAME), faults.silent())
 
         make()
-        before, state = stored_state(place), faults.HostState.of(host)
+        before = stored_state(place)
         cuts: list[tuple[Callable[[], None], Callable[[], bool]]] = [
             (make, lambda: _larger(place, "incoming/*/database.sqlite3.zst", 300_000)),
             (make, lambda: _larger(place, "incoming/*/*.tar.zst", 300_000)),
             (lambda: restore_on(host, place), lambda: _larger_target(host, 300_000)),
         ]
-        for work, inside in cuts * (5 if soaking() else 1):
+        for number, (work, inside) in enumerate(cuts * (5 if soaking() else 1)):
+            if work is make:
+                faults.add_files(host, f"more-{number}")
+            state = faults.HostState.of(host)
             host.slow("40mbit")
             host.run(["rm", "-rf", TARGET])
             with ThreadPoolExecutor(1) as pool:

@@ -45,6 +45,7 @@ def create(big: BigInstance, repository: Path) -> Run:
     """Take a snapshot in processes of its own."""
     job = {
         "do": "create",
+        "is_here": False,
         "repository": str(repository),
         "agent": ["/bin/sh", "-c", agent_command(sys.executable)],
         "settings": {

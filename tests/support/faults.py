@@ -90,6 +90,12 @@ def put_on(host: Host, instance: MadeInstance) -> None:
     host.put_tree(instance.root, ON_HOST, "papermerge")
 
 
+def add_files(host: Host, name: str) -> None:
+    """Put as many files again beside the media, under new paths: a create has parts to make once more."""
+    copy = "cp -a docs ../more && cp -a results/large_* ../more/ 2>/dev/null; mkdir -p results && mv ../more results/$0"
+    host.run(["sh", "-c", f"cd {ON_HOST}/media && {{ {copy}; }}", name])
+
+
 def request_on_host(host: str = "host") -> CreateRequest:
     """Return the request for a create of what `put_on` brought."""
     return CreateRequest(
