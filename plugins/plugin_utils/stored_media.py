@@ -140,14 +140,14 @@ class StoredMedia:
             record = self.record(part)
             with lock:
                 plans = list(plan_records(_plans(catalog, record)))
-            arguments = {
-                **stage,
-                "tar_size": record.tar_size,
-                "compressed": True,
-                "host_path": f"{self.host_parts}/{part.id}{PART_SUFFIX}" if self.host_parts else "",
-            }
-            if self.host_parts:
-                results.append(agent.call(Call("extract", arguments, records=plans)))
+            arguments = {**stage, "tar_size": record.tar_size, "compressed": True, "host_path": ""}
+            directory = self.host_parts or (str(self.parts_path.resolve()) if session.is_here and packed else "")
+            if directory:
+                # What the agent reads itself passes through no pipe.
+                there = {"host_path": f"{directory}/{part.id}{PART_SUFFIX}", "frames": record.frame_offsets}
+                results.append(agent.call(Call("extract", {**arguments, **there}, plans)))
+                if not self.host_parts:
+                    advance(part.size)
                 return
             path = self.part_path(part)
             with RawFrames(path, record) as frames:
