@@ -181,24 +181,13 @@ def _compare(catalog: Catalog, record: PartRecord) -> int:
 
 
 def _plans(catalog: Catalog, record: PartRecord) -> Iterator[PartMemberPlan]:
-    wanted = {entry.path: entry for entry in catalog.entries(record.part)}
-    for member in record.members:
-        entry = wanted.get(member.path)
-        if entry is None:
-            yield PartMemberPlan(member.path, member.size, member.sha256, False)
+    wanted = {row[0]: row for row in catalog.metadata(record.part)}
+    for path, size, sha256, _offset in record.members:
+        row = wanted.get(path)
+        if row is None:
+            yield PartMemberPlan(path, size, sha256, False)
         else:
-            yield PartMemberPlan(
-                entry.path,
-                entry.size,
-                entry.sha256,
-                True,
-                entry.mode,
-                entry.mtime_ns,
-                entry.uid,
-                entry.gid,
-                entry.owner,
-                entry.group,
-            )
+            yield PartMemberPlan._make((*row[:3], True, *row[3:]))
 
 
 def check_part(stored: Iterable[bytes], record: PartRecord, name: str) -> int:

@@ -17,10 +17,10 @@ from .frames import BLOCK_BYTES, RAW_HEADER
 _BLOCK_HEADER_BYTES = 3
 #: Blocks of which the places are kept. Whole ones fill 8 GiB; a part of tiny ones is left to a reader of zstd.
 MOST_BLOCKS = 1 << 16
-#: Read at once: it stays in the processor's cache while it is hashed and written. Several blocks are read at
-#: once, and none is larger than one of this many.
+#: Content that is read at once: it stays in the processor's cache while it is hashed and written.
 _WINDOW = 4 * BLOCK_BYTES
-
+#: Linux takes 1,024 pieces in one call, and each stretch has a gap before it.
+_STRETCHES_AT_ONCE = 500
 CUT_SHORT = "a stored file became shorter while it was read"
 
 
@@ -48,7 +48,7 @@ def raw_extents(descriptor: int, start: int, end: int, most: int = MOST_BLOCKS) 
             block = int.from_bytes(os.pread(descriptor, _BLOCK_HEADER_BYTES, position), "little")
             last, kind, size = bool(block & 1), block >> 1 & 3, block >> 3
             position += _BLOCK_HEADER_BYTES
-            if kind or position + size > end or len(extents) == most:
+            if kind or size > BLOCK_BYTES or position + size > end or len(extents) == most:
                 return None
             if size:
                 extents.append(Extent(position, size))
@@ -59,31 +59,35 @@ def raw_extents(descriptor: int, start: int, end: int, most: int = MOST_BLOCKS) 
 
 
 def read_extents(descriptor: int, extents: List[Extent]) -> Iterator[memoryview]:
-    """Yield the content of stretches of a file, in views of a buffer that is used again for the next one.
+    """Yield the content of raw blocks, in views of a buffer that is used again for the next one.
 
-    Stretches that follow each other closely are read together. Raises DamageError when the file has become shorter.
+    Blocks that follow each other are read together. Raises DamageError when the file has become shorter.
     """
     window = memoryview(bytearray(_WINDOW))
-    gap = bytearray(len(RAW_HEADER) + 2 * _BLOCK_HEADER_BYTES)
+    gap = memoryview(bytearray(len(RAW_HEADER) + 2 * _BLOCK_HEADER_BYTES))
     position = 0
     while position < len(extents):
         start = end = extents[position].offset
         into: List[memoryview] = []
         filled = 0
-        while position < len(extents):
-            offset, size = extents[position]
-            between = offset - end
-            if between > len(gap) or filled + size > _WINDOW:
+        for offset, size in extents[position : position + _STRETCHES_AT_ONCE]:
+            if offset - end > len(gap) or filled + size > _WINDOW:
                 break
-            if between:
-                into.append(memoryview(gap)[:between])
-            into.append(window[filled : filled + size])
+            into += [gap[: offset - end], window[filled : filled + size]]
             filled += size
             end = offset + size
             position += 1
-        if not filled:
-            # No block of a zstd frame is so large, but nobody has to rely on that.
-            raise DamageError("a part has a block of {0:,} bytes".format(extents[position].size))
-        if os.preadv(descriptor, into, start) != end - start:
-            raise DamageError(CUT_SHORT)
+        if os.preadv(descriptor, into, start) < end - start:
+            _fill(descriptor, into, start)
         yield window[:filled]
+
+
+def _fill(descriptor: int, into: List[memoryview], start: int) -> None:
+    """Read again what one call did not bring, piece by piece."""
+    for view in into:
+        while view:
+            count = os.preadv(descriptor, [view], start)
+            if not count:
+                raise DamageError(CUT_SHORT)
+            start += count
+            view = view[count:]
