@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from typing import BinaryIO, Iterator, List, Union
+from typing import BinaryIO, Iterator, List, Optional, Union
 
 Piece = Union[bytes, memoryview]
 StrPath = Union[str, "os.PathLike[str]"]
@@ -76,9 +76,12 @@ def write_pieces(descriptor: int, pieces: List[Piece]) -> None:
 
 
 class ExactReader:
-    """Reads of an exact length from pieces that arrive as they like; a shorter answer means the end."""
+    """Reads of an exact length from pieces that arrive as they like; a shorter answer means the end.
 
-    def __init__(self, source: Iterator[bytes]) -> None:
+    A piece may be a view of a buffer that is used again for the next one.
+    """
+
+    def __init__(self, source: Iterator[Piece]) -> None:
         self._source = source
         self._piece = memoryview(b"")
 
@@ -93,12 +96,16 @@ class ExactReader:
         self._piece = self._piece[length:]
         return taken
 
+    def at_hand(self, length: int) -> Optional[memoryview]:
+        """Return exactly so many bytes, uncopied and still to be read, if the present piece has them, else None."""
+        return self._piece[:length] if length <= len(self._piece) else None
+
     def read(self, length: int) -> bytes:
         if length <= len(self._piece):
             taken = bytes(self._piece[:length])
             self._piece = self._piece[length:]
             return taken
-        parts = [self._piece]
+        parts = [bytes(self._piece)]
         missing = length - len(self._piece)
         self._piece = memoryview(b"")
         while missing:
@@ -106,7 +113,7 @@ class ExactReader:
             if piece is None:
                 break
             view = memoryview(piece)
-            parts.append(view[:missing])
+            parts.append(bytes(view[:missing]))
             self._piece = view[missing:]
             missing -= len(parts[-1])
         return b"".join(parts)

@@ -219,6 +219,16 @@ class Catalog:
         """Yield (path, size in bytes, SHA-256) of the files that are in a part."""
         yield from self._db.execute("select path, size, sha256 from file where part = ?", (part,))
 
+    def metadata(self, part: str) -> Iterator[tuple[bytes, int, str, int, int, int, int, str, str]]:
+        """Yield what a restore needs of the files of a part.
+
+        (path, size in bytes, SHA-256, mode, mtime in nanoseconds, user id, group id, owner, group)
+        """
+        for row in self._db.execute(
+            "select path, size, sha256, mode, mtime_ns, uid, gid, owner, grp from file where part = ?", (part,)
+        ):
+            yield row if isinstance(row[4], int) else (*row[:4], int(row[4]), *row[5:])
+
     def encoded_entries(self) -> Iterator[bytes]:
         """Yield the lines of the index: what :meth:`entries` yields, encoded."""
         for row in self._db.execute(f"select {_ENTRY} from file where part is not null order by path"):

@@ -14,16 +14,13 @@ from pathlib import Path
 
 from ansible_collections.papermerge.backup.plugins.module_utils.durable import PIECE
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import DamageError
-from ansible_collections.papermerge.backup.plugins.module_utils.media.frames import RAW_HEADER
+from ansible_collections.papermerge.backup.plugins.module_utils.media.raw import MOST_BLOCKS, Extent, raw_extents
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PartRecord
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import Tick, storage_reads, unpack
-from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Extent, FilePiece
+from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import FilePiece
 
-_BLOCK_HEADER_BYTES = 3
 #: A part of which less than this share is raw is sent as it is stored: the target unpacks it as well as we.
 _MOSTLY = 0.9
-#: Blocks of which the places are kept. Whole ones fill 8 GiB; a part of tiny ones is left to a reader of zstd.
-_MOST_BLOCKS = 1 << 16
 
 
 class RawFrames:
@@ -38,14 +35,10 @@ class RawFrames:
         with storage_reads(path):
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._room = _MOST_BLOCKS
             self._size = os.fstat(self._descriptor).st_size
-            starts = sorted({0, *(member.offset for member in record.members)})
+            starts = record.frame_offsets
             with storage_reads(path):
-                self._stretches = [
-                    (start, end, self._extents(start, end))
-                    for start, end in zip(starts, [*starts[1:], self._size], strict=True)
-                ]
+                self._stretches = list(self._look(starts))
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -72,29 +65,12 @@ class RawFrames:
                     yield FilePiece(self._descriptor, together)
             tick(end - start)
 
-    def _extents(self, start: int, end: int) -> list[Extent] | None:
-        """Return where the contents of raw blocks lie between two places, None unless there is nothing else."""
-        extents: list[Extent] = []
-        position = start
-        while position < end:
-            head = os.pread(self._descriptor, len(RAW_HEADER) + _BLOCK_HEADER_BYTES, position)
-            if head[: len(RAW_HEADER)] != RAW_HEADER:
-                return None
-            position += len(RAW_HEADER)
-            last = False
-            while not last:
-                block = int.from_bytes(os.pread(self._descriptor, _BLOCK_HEADER_BYTES, position), "little")
-                last, kind, size = bool(block & 1), block >> 1 & 3, block >> 3
-                position += _BLOCK_HEADER_BYTES
-                if kind or position + size > end or not self._room:
-                    return None
-                self._room -= 1
-                if size:
-                    extents.append(Extent(position, size))
-                elif not last:
-                    return None
-                position += size
-        return extents
+    def _look(self, starts: list[int]) -> Iterator[tuple[int, int, list[Extent] | None]]:
+        room = MOST_BLOCKS
+        for start, end in zip(starts, [*starts[1:], self._size], strict=True):
+            extents = raw_extents(self._descriptor, start, end, room)
+            room -= len(extents or ())
+            yield start, end, extents
 
     def _read(self, start: int, end: int) -> Iterator[bytes]:
         with storage_reads(self._path):

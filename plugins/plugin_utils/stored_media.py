@@ -140,14 +140,14 @@ class StoredMedia:
             record = self.record(part)
             with lock:
                 plans = list(plan_records(_plans(catalog, record)))
-            arguments = {
-                **stage,
-                "tar_size": record.tar_size,
-                "compressed": True,
-                "host_path": f"{self.host_parts}/{part.id}{PART_SUFFIX}" if self.host_parts else "",
-            }
-            if self.host_parts:
-                results.append(agent.call(Call("extract", arguments, records=plans)))
+            arguments = {**stage, "tar_size": record.tar_size, "compressed": True, "host_path": ""}
+            directory = self.host_parts or (str(self.parts_path.resolve()) if session.is_here and packed else "")
+            if directory:
+                # What the agent reads itself passes through no pipe.
+                there = {"host_path": f"{directory}/{part.id}{PART_SUFFIX}", "frames": record.frame_offsets}
+                results.append(agent.call(Call("extract", {**arguments, **there}, plans)))
+                if not self.host_parts:
+                    advance(part.size)
                 return
             path = self.part_path(part)
             with RawFrames(path, record) as frames:
@@ -181,24 +181,13 @@ def _compare(catalog: Catalog, record: PartRecord) -> int:
 
 
 def _plans(catalog: Catalog, record: PartRecord) -> Iterator[PartMemberPlan]:
-    wanted = {entry.path: entry for entry in catalog.entries(record.part)}
-    for member in record.members:
-        entry = wanted.get(member.path)
-        if entry is None:
-            yield PartMemberPlan(member.path, member.size, member.sha256, False)
+    wanted = {row[0]: row for row in catalog.metadata(record.part)}
+    for path, size, sha256, _offset in record.members:
+        row = wanted.get(path)
+        if row is None:
+            yield PartMemberPlan(path, size, sha256, False)
         else:
-            yield PartMemberPlan(
-                entry.path,
-                entry.size,
-                entry.sha256,
-                True,
-                entry.mode,
-                entry.mtime_ns,
-                entry.uid,
-                entry.gid,
-                entry.owner,
-                entry.group,
-            )
+            yield PartMemberPlan._make((*row[:3], True, *row[3:]))
 
 
 def check_part(stored: Iterable[bytes], record: PartRecord, name: str) -> int:

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import zstandard
 
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, DamageError
+from ansible_collections.papermerge.backup.plugins.module_utils.media.raw import raw_extents, read_extents
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import PartMember, PartRecord
 from ansible_collections.papermerge.backup.plugins.plugin_utils import raw_frames
 from ansible_collections.papermerge.backup.plugins.plugin_utils.raw_frames import RawFrames
+from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import unpack
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import (
     Call,
@@ -21,7 +24,9 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.sessio
     FileFrame,
     FilePiece,
 )
-from tests.support.snapshots import local_agent, staged_agent
+from tests.support.instances import MadeInstance, files_below
+from tests.support.snapshots import WatchedSession, local_agent, put_back, staged_agent, take
+from tests.support.zstd_frames import COMPRESSED, RAW, frames_of
 
 HEADER = bytes.fromhex("28b52ffd0038")
 
@@ -166,3 +171,100 @@ def test_a_file_that_the_kernel_cannot_pass_on_is_read(tmp_path: Path) -> None:
         piece = FilePiece(stream.fileno(), [Extent(0, 20), Extent(20, 30)])
         session.call(Call("write_file", {"host_path": str(target)}, data=[piece]))
         assert target.read_bytes() == os.pread(stream.fileno(), 50, 0)
+
+
+def read_here(path: Path) -> bytes | None:
+    with open(path, "rb") as stream:
+        extents = raw_extents(stream.fileno(), 0, path.stat().st_size)
+        return None if extents is None else b"".join(map(bytes, read_extents(stream.fileno(), extents)))
+
+
+@pytest.mark.parametrize("size", [7, 4096, (128 << 10) - 1, 128 << 10])
+def test_blocks_of_any_size_are_read_from_where_they_lie(tmp_path: Path, rng: random.Random, size: int) -> None:
+    content = rng.randbytes(3 * size * 200 if size < 4096 else 2_000_000)
+    path = tmp_path / "part"
+    path.write_bytes(raw(content[:5000], size) + raw(content[5000:], size))
+    assert read_here(path) == content
+
+
+def test_what_is_not_raw_or_too_large_is_left_to_a_reader_of_zstd(tmp_path: Path, rng: random.Random) -> None:
+    content = rng.randbytes(300_000)
+    for number, frame in enumerate(
+        (raw(content, (128 << 10) + 1), raw(content)[:-1], zstandard.ZstdCompressor().compress(content), b"garbage")
+    ):
+        path = tmp_path / str(number)
+        path.write_bytes(raw(content) + frame)
+        assert read_here(path) is None
+
+
+def test_a_part_that_becomes_shorter_while_it_is_read_is_damage(tmp_path: Path, rng: random.Random) -> None:
+    path = tmp_path / "part"
+    path.write_bytes(raw(rng.randbytes(2_000_000)))
+    with open(path, "rb") as stream:
+        extents = raw_extents(stream.fileno(), 0, path.stat().st_size)
+        assert extents is not None
+        pieces = read_extents(stream.fileno(), extents)
+        next(pieces)
+        os.truncate(path, 1_000_000)
+        with pytest.raises(DamageError, match="became shorter"):
+            list(pieces)
+
+
+@pytest.fixture
+def stored(instance: MadeInstance, place: InstanceDirectory, rng: random.Random) -> InstanceDirectory:
+    """A snapshot whose part has raw frames and others."""
+    for number in range(4):
+        instance.add_document(rng.randbytes(700_000))
+        instance.write(b"results/%d.txt" % number, b"a page of text " * 1000)
+    take(instance, place)
+    part = next(place.parts_path.glob("*.tar.zst")).read_bytes()
+    kinds = [kinds for _sum, kinds in frames_of(part)]
+    assert {RAW} in kinds
+    assert any(COMPRESSED in found for found in kinds)
+    return place
+
+
+def restored_here(place: InstanceDirectory, root: Path, before: Callable[[Call], object]) -> WatchedSession:
+    with local_agent() as agent:
+        agent.is_here = True
+        session = WatchedSession(agent, before)
+        put_back(place, root / "media", root / "db.sqlite3", session)
+        return session
+
+
+def test_an_agent_of_this_machine_reads_the_parts_itself(
+    instance: MadeInstance, stored: InstanceDirectory, disk: Path
+) -> None:
+    session = restored_here(stored, disk, lambda _call: None)
+    calls = [call for call in session.calls if call.operation == "extract"]
+    assert calls
+    for call in calls:
+        assert call.data is None
+        assert Path(call.arguments["host_path"]).parent == stored.parts_path
+    assert files_below(disk / "media") == files_below(instance.media)
+
+
+def turn_a_bit(path: Path, at: int) -> None:
+    stored = bytearray(path.read_bytes())
+    stored[at] ^= 1
+    path.write_bytes(stored)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda path: turn_a_bit(path, 400_000),
+        lambda path: turn_a_bit(path, path.stat().st_size - 100),
+        lambda path: os.truncate(path, 1_500_000),
+        lambda path: path.unlink(),
+    ],
+    ids=["a raw byte", "a packed byte", "shorter", "gone"],
+)
+def test_a_part_that_changes_after_it_was_verified_leaves_the_target_as_it_was(
+    stored: InstanceDirectory, disk: Path, harm: Callable[[Path], object]
+) -> None:
+    path = next(stored.parts_path.glob("*.tar.zst"))
+    with pytest.raises(BackupError):
+        restored_here(stored, disk, lambda call: call.operation == "extract" and harm(path))
+    assert not (disk / "media").exists()
+    assert not (disk / "db.sqlite3").exists()

@@ -13,10 +13,11 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from ..database import sqlite
 from ..database.view import View
-from ..durable import ExactReader, open_private, pieces, sync_file
+from ..durable import PIECE, ExactReader, Piece, open_private, pieces, sync_file
 from ..errors import DamageError, SettingError, TargetError, ToolError, describe_os_error
 from ..media.extract import Extractor, Ownership, member_plans
 from ..media.frames import ZSTD_MAGIC
+from ..media.raw import CUT_SHORT, MOST_BLOCKS, raw_extents, read_extents
 from ..papermerge.instance import Instance
 from ..papermerge.releases import release_line_named, release_line_of
 from .configuration import require_free, restore_configuration
@@ -165,9 +166,11 @@ def _plain(channel: Channel, arguments: Arguments) -> Iterator[bytes]:
         packed = _is_packed(arguments)
     except OSError as error:
         raise SettingError("cannot read {0}".format(describe_os_error(error))) from None
-    if not packed:
-        yield from _stored(channel, arguments)
-        return
+    yield from _unpacked(_stored(channel, arguments)) if packed else _stored(channel, arguments)
+
+
+def _unpacked(stored: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield what the zstd program makes of stored bytes. Raises DamageError, or ToolError where there is none."""
     program = zstd_program()
     if program is None:
         raise ToolError("the data is compressed and this host has no zstd program")
@@ -186,7 +189,7 @@ def _plain(channel: Channel, arguments: Arguments) -> Iterator[bytes]:
     def feed() -> None:
         try:
             with decompressor(str(program), hand_over) as pipe:
-                for piece in _stored(channel, arguments):
+                for piece in stored:
                     pipe.write(piece)
                 pipe.close()
         except BaseException as error:  # raised in the thread that reads
@@ -213,9 +216,46 @@ def _plain(channel: Channel, arguments: Arguments) -> Iterator[bytes]:
         raise problems[0]
 
 
+def _part_here(path: str, starts: List[int]) -> Iterator[Piece]:
+    """Yield the tar of a part that lies on this host. ``starts``: of its frames, or of some of them, sorted.
+
+    What is there as raw blocks is read from where it lies; everything else goes through the zstd program. A piece may
+    be a view of a buffer that is used again for the next one.
+    """
+    try:
+        stream = open(path, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise SettingError("cannot read {0}".format(describe_os_error(error))) from None
+    with stream:
+        descriptor, size = stream.fileno(), os.fstat(stream.fileno()).st_size
+        room, unread, position = MOST_BLOCKS, 0, 0
+        for start, end in zip(starts, [*starts[1:], size]):
+            extents = raw_extents(descriptor, start, end, room)
+            if extents is None:
+                position = end
+                continue
+            if unread < position:
+                yield from _unpacked(_stretch(descriptor, unread, position))
+            room -= len(extents)
+            yield from read_extents(descriptor, extents)
+            unread = position = end
+        if unread < size:
+            yield from _unpacked(_stretch(descriptor, unread, size))
+
+
+def _stretch(descriptor: int, start: int, end: int) -> Iterator[bytes]:
+    while start < end:
+        piece = os.pread(descriptor, min(PIECE, end - start), start)
+        if not piece:
+            raise DamageError(CUT_SHORT)
+        start += len(piece)
+        yield piece
+
+
 def extract(channel: Channel, arguments: Arguments) -> Result:
     """Unpack one part: the input records are its members in order, the input data its tar.
 
+    ``host_path``: of a part that lies on this host, else empty; ``frames``: where frames begin in it, sorted.
     ``media_stage``, ``media_identity``: what begin_restore of this agent or another one beside it has answered.
     """
     ownership = Ownership()
@@ -224,7 +264,8 @@ def extract(channel: Channel, arguments: Arguments) -> Result:
     with channel.held(arguments["media_stage"], arguments["media_identity"]) as stage:
         extractor = Extractor(stage.inside(MEDIA), arguments["directory_mode"], ids, ownership)
         try:
-            source = _plain(channel, arguments)
+            here = arguments["host_path"]
+            source = _part_here(here, arguments["frames"]) if here else _plain(channel, arguments)
             extractor.extract(ExactReader(source), arguments["tar_size"], members)
             for _rest in source:
                 raise DamageError("the part goes on after the end of its archive")

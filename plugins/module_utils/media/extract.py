@@ -132,39 +132,38 @@ class Extractor:
 
     def extract(self, source: ExactReader, tar_size: int, members: Iterable[PartMemberPlan]) -> None:
         """Read one part's tar and write the wanted members. Raises DamageError, or OSError from the target."""
-        reader = TarReader(source.read, tar_size, source.some)
+        reader = TarReader(source.read, tar_size, source.some, source.at_hand)
         for plan in members:
-            member = reader.next_member()
-            if member is None or (member.path, member.size) != plan[:2]:
-                found = "its end" if member is None else "{0} ({1} bytes)".format(shown(member.path), member.size)
-                raise DamageError(
-                    "the part's archive holds {0} where its record says {1} ({2} bytes)".format(
-                        found, shown(plan.path), plan.size
+            content = reader.at_once(plan.path, plan.size)
+            if content is None:
+                member = reader.next_member()
+                if member is None or (member.path, member.size) != plan[:2]:
+                    found = "its end" if member is None else "{0} ({1} bytes)".format(shown(member.path), member.size)
+                    raise DamageError(
+                        "the part's archive holds {0} where its record says {1} ({2} bytes)".format(
+                            found, shown(plan.path), plan.size
+                        )
                     )
-                )
             if plan.wanted:
-                self._write(reader, plan)
-            else:
+                self._write(plan, reader.pieces(plan.size) if content is None else (content,))
+            elif content is None:
                 reader.content(plan.size, lambda _piece: None)
         if reader.next_member() is not None:
             raise DamageError("the part's archive holds more members than its record")
         reader.finish()
 
-    def _write(self, reader: TarReader, plan: PartMemberPlan) -> None:
+    def _write(self, plan: PartMemberPlan, content: Iterable[Piece]) -> None:
         directory, _slash, name = plan.path.rpartition(b"/")
         if directory != self._path:
             self._enter(directory)
         descriptor = os.open(name, _CREATE, 0o600, dir_fd=self._current)
         try:
             digest = hashlib.sha256()
-
-            def keep(piece: Piece) -> None:
+            for piece in content:
                 digest.update(piece)
                 written = os.write(descriptor, piece)
                 while written < len(piece):
                     written += os.write(descriptor, memoryview(piece)[written:])
-
-            reader.content(plan.size, keep)
             if digest.hexdigest() != plan.sha256:
                 raise DamageError("the content of {0} is not what the index says".format(shown(plan.path)))
             ids = self._ownership.ids(plan.uid, plan.gid, plan.owner, plan.group)

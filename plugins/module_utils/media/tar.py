@@ -25,6 +25,7 @@ MAX_OCTAL_11 = 0o77777777777
 
 
 _ZEROS = bytes(BLOCK)
+_NOT_ZEROS = "the archive has something else than zeros after a member"
 Piece = Union[bytes, memoryview]
 
 
@@ -152,14 +153,20 @@ class TarReader:
     """Reads a tar as a stream, member after member, and refuses everything but regular files.
 
     ``read(n)`` returns exactly n bytes, or fewer at the end; ``some(n)``, for contents, at least one byte of n until
-    the end. A budget in bytes bounds what is read at all.
+    the end; ``at_hand(n)`` the next n bytes, without reading them, if nothing has to be waited for, else None. A budget
+    in bytes bounds what is read at all.
     """
 
     def __init__(
-        self, read: Callable[[int], bytes], budget: int, some: Optional[Callable[[int], Piece]] = None
+        self,
+        read: Callable[[int], bytes],
+        budget: int,
+        some: Optional[Callable[[int], Piece]] = None,
+        at_hand: Optional[Callable[[int], Optional[Piece]]] = None,
     ) -> None:
         self._source = read
         self._some = some or read
+        self._at_hand = at_hand or (lambda _length: None)
         self._budget = budget
 
     def _read(self, length: int) -> bytes:
@@ -202,6 +209,34 @@ class TarReader:
             size = self._decimal(pax[b"size"])
         return Member(path, size)
 
+    def at_once(self, path: bytes, size: int) -> Optional[Piece]:
+        """Return the content of the next member if it is the one named, written as it mostly is, and all of it at hand.
+
+        Otherwise return None, and nothing is read. The content may be a view of a buffer that is used again for what
+        is read next. Raises DamageError for a wrong checksum or padding.
+        """
+        length = BLOCK + size + padding(size)
+        if length > self._budget:
+            return None
+        found = self._at_hand(length)
+        if found is None or not self._is_plain(bytes(found[:BLOCK]), path, size):
+            return None
+        self._budget -= length
+        self._some(length)
+        end = BLOCK + size
+        if found[end:] != _ZEROS[: length - end]:
+            raise DamageError(_NOT_ZEROS)
+        return found[BLOCK:end]
+
+    @classmethod
+    def _is_plain(cls, block: bytes, path: bytes, size: int) -> bool:
+        return (
+            block[:100].rstrip(b"\0") == path
+            and not block[345]
+            and block[124:136] == b"%011o\0" % size
+            and cls._check(block) == b"0"
+        )
+
     def content(self, size: int, write: Callable[[Piece], object]) -> None:
         """Pass the content of the member just returned to ``write`` in pieces of at most 1 MiB."""
         for piece in self.pieces(size):
@@ -224,7 +259,7 @@ class TarReader:
             yield piece
         filling = -size % BLOCK
         if filling and self._read(filling) != _ZEROS[:filling]:
-            raise DamageError("the archive has something else than zeros after a member")
+            raise DamageError(_NOT_ZEROS)
 
     def finish(self) -> None:
         """Check that nothing follows the end of the archive."""

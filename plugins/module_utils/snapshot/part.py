@@ -46,6 +46,11 @@ class PartRecord:
     tar_size: int
     members: List[PartMember] = field(default_factory=list)
 
+    @property
+    def frame_offsets(self) -> List[int]:
+        """Where frames begin in the part file, sorted: the first one, and all that hold a member's beginning."""
+        return sorted({0, *(member.offset for member in self.members)})
+
     def encode(self) -> bytes:
         """Return the record as JSON text, one member a line."""
         head = {

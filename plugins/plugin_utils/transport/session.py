@@ -18,6 +18,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     DamageError,
     error_from_dict,
 )
+from ansible_collections.papermerge.backup.plugins.module_utils.media.raw import Extent
 
 
 @dataclass
@@ -47,13 +48,6 @@ class Step(Protocol):
 def told_to(step: Step, **more: Any) -> Handlers:
     """Return handlers whose progress a step is told; ``more`` are the others."""
     return Handlers(progress=step.update, heartbeat=step.still, **more)
-
-
-class Extent(NamedTuple):
-    """A stretch of a file, in bytes."""
-
-    offset: int
-    size: int
 
 
 class FilePiece(NamedTuple):
@@ -123,7 +117,8 @@ class Session(ABC):
     #: Starts another agent on the same host, as this one was; None where there can be no other beside it.
     another: Callable[[], Session] | None = None
 
-    #: Whether the agent is a process of ours on this machine, so that a file which it writes is as good as our own.
+    #: Whether the agent is a process of ours on this machine, so that a file which it writes is as good as our own, and
+    #: it can read ours.
     is_here = False
 
     #: Whether each request runs in a process of its own, so that the caller has to undo what an earlier one left.
