@@ -279,7 +279,7 @@ class _Drill:
         with self._phase("sample", "Open a sample of originals"):
             self._timed(lambda: [self._sample(restored)])
         with self._phase("command", "Run the instance's own command"):
-            self._timed(lambda: [self._command(manifest, media_root, url)])
+            self._timed(lambda: [self._command(manifest, media_root, url, scratch)])
         with self._phase("twin", "Try the damaged twin"):
             self._timed(lambda: [self._twin(snapshot, restored, scratch.path)])
 
@@ -345,7 +345,7 @@ class _Drill:
             check.detail = "no sample was asked for" if not self.request.sample else "there are no originals to open"
         return check
 
-    def _command(self, manifest: Manifest, media_root: str, url: str) -> Check:
+    def _command(self, manifest: Manifest, media_root: str, url: str, scratch: ScratchDirectory) -> Check:
         check = Check(name="command", title="The instance's own command", verdict=PASSED, expected=0, unit="status")
         if not self.request.command:
             check.verdict, check.detail = SKIPPED, "papermerge_backup_drill_command is not set"
@@ -357,7 +357,7 @@ class _Drill:
             "PAPERMERGE_BACKUP_DRILL_INSTANCE": manifest.instance,
             "PAPERMERGE_BACKUP_DRILL_SNAPSHOT": manifest.id,
         }
-        check.found, words = run_command(self.request.command, {**os.environ, **variables})
+        check.found, words = run_command(self.request.command, {**os.environ, **variables}, scratch.watch_group)
         if check.found != 0:
             check.verdict = FAILED
             check.detail = f"papermerge_backup_drill_command ended with status {check.found}"

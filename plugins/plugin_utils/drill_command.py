@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ansible_collections.papermerge.backup.plugins.plugin_utils.scratch_server import dies_with_us
 
@@ -21,13 +21,19 @@ WORDS = 2000
 TIMED_OUT = 124
 
 
-def run_command(command: str, environment: Mapping[str, str]) -> tuple[int, str]:
-    """Run a command by the shell. Returns its status, negative for a signal, and the end of its output."""
+def run_command(
+    command: str, environment: Mapping[str, str], watch_group: Callable[[int | None], object]
+) -> tuple[int, str]:
+    """Run a command by the shell. Returns its status, negative for a signal, and the end of its output.
+
+    ``watch_group`` is told its group of processes, and None when that has ended.
+    """
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             ["/bin/sh", "-c", command], env=dict(environment), preexec_fn=dies_with_us(), stdin=subprocess.DEVNULL,
             stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
+        watch_group(process.pid)
         try:
             status = process.wait(COMMAND_SECONDS)
         except subprocess.TimeoutExpired:
@@ -37,6 +43,7 @@ def run_command(command: str, environment: Mapping[str, str]) -> tuple[int, str]
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            watch_group(None)
         size = output.seek(0, os.SEEK_END)
         output.seek(max(0, size - WORDS))
         return status, output.read().decode("utf-8", "replace").strip()

@@ -27,13 +27,20 @@ from ansible_collections.papermerge.backup.plugins.module_utils.database.place i
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import BackupError, SettingError, TargetError
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import Manifest
 
-PURPOSE, SERVER_PURPOSE = "drill", "drillserver"
-#: Removes the directories named when its input ends without a word: the drill has been killed. What is still being
-#: written by processes that are just ending takes another go.
+PURPOSE, SERVER_PURPOSE = "drill", "drilldb"
+#: Is told which group of processes runs for the drill. When its input ends without "done", the drill was killed: it ends
+#: that group and removes the directories named. What processes that are just ending still write takes another go.
 _WATCHER = """
-read -r word && exit 0
+group=
+while read -r word number; do
+  case $word in
+    done) exit 0 ;;
+    group) group=$number ;;
+  esac
+done
+[ -z "$group" ] || kill -s KILL -- "-$group"
 for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-  rm -rf --one-file-system -- "$@" 2>/dev/null && exit 0
+  rm -rf --one-file-system -- "$@" && exit 0
   sleep 0.5
 done
 """
@@ -57,7 +64,6 @@ class ScratchDirectory:
         self._directory = OwnDirectory(self.parent, PURPOSE)
         self.path = Path(self._directory.path)
         self.server_path = _server_path(self._directory.path)
-        # Its descriptor of our end of the pipe is closed by Popen; we hold the only one.
         self._watcher = subprocess.Popen(
             ["/bin/sh", "-c", _WATCHER, "sh", str(self.server_path), str(self.path)],
             stdin=subprocess.PIPE,
@@ -72,6 +78,13 @@ class ScratchDirectory:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.remove()
+
+    def watch_group(self, group: int | None) -> None:
+        """Let a group of processes be ended if the drill is killed; None: there is none any more."""
+        with contextlib.suppress(BrokenPipeError):
+            assert self._watcher.stdin is not None
+            self._watcher.stdin.write(f"group {'' if group is None else group}\n".encode("ascii"))
+            self._watcher.stdin.flush()
 
     def remove(self) -> None:
         """Remove everything. Raises BackupError when something is left; fine when called twice."""

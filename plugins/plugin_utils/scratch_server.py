@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
+from ansible_collections.papermerge.backup.plugins.module_utils.database.mysql.client import MARIADB
 from ansible_collections.papermerge.backup.plugins.module_utils.database.place import parse_database_url
 from ansible_collections.papermerge.backup.plugins.module_utils.database.postgresql.programs import (
     PROGRAM_DIRECTORIES,
@@ -65,7 +66,7 @@ class ScratchServer(ABC):
         self._account = self._find_account()
         self._demote = demotion(self._account.pw_uid, self._account.pw_gid) if self._account else None
         self.version = ""
-        longest = os.fsencode(directory / "socket" / ".s.PGSQL.5432")
+        longest = os.fsencode(directory / ".s.PGSQL.5432")
         if len(longest) > MAX_SOCKET_PATH:
             raise SettingError(
                 f"{directory} is too long for the path of a unix socket; set papermerge_backup_drill_dir to a shorter one"
@@ -93,10 +94,8 @@ class ScratchServer(ABC):
 
     def __enter__(self) -> ScratchServer:
         make_private_directory(self._directory)
-        (self._directory / "socket").mkdir(mode=0o700)
         if self._account is not None:
-            for path in (self._directory, self._directory / "socket"):
-                os.chown(path, self._account.pw_uid, self._account.pw_gid)
+            os.chown(self._directory, self._account.pw_uid, self._account.pw_gid)
         try:
             self._install()
             self._start()
@@ -214,7 +213,7 @@ class ScratchPostgres(ScratchServer):
         return self._url(DATABASE)
 
     def _url(self, database: str) -> str:
-        return f"postgresql://{SUPERUSER}@/{database}?host={quote(str(self._directory / 'socket'))}&port=5432"
+        return f"postgresql://{SUPERUSER}@/{database}?host={quote(str(self._directory))}&port=5432"
 
     def _install(self) -> None:
         self._run(
@@ -226,7 +225,7 @@ class ScratchPostgres(ScratchServer):
 
     def _command(self) -> list[str]:
         return [
-            str(self._program), "-D", str(self._directory / "data"), "-k", str(self._directory / "socket"), "-p", "5432",
+            str(self._program), "-D", str(self._directory / "data"), "-k", str(self._directory), "-p", "5432",
             "-c", "listen_addresses=", "-c", "unix_socket_permissions=0700", "-c", "max_wal_size=2GB",
         ]  # fmt: skip
 
@@ -255,7 +254,7 @@ class ScratchMaria(ScratchServer):
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
         super().__init__(directory, manifest)
-        if self._facts.get("flavour") != "mariadb":
+        if self._facts.get("flavour") != MARIADB:
             raise UnsupportedError(
                 "the snapshot holds a database of MySQL, and a drill on the controller knows SQLite, PostgreSQL and "
                 "MariaDB only; verify it with level deep, and restore it onto a host by hand"
@@ -269,7 +268,7 @@ class ScratchMaria(ScratchServer):
 
     @property
     def _socket(self) -> Path:
-        return self._directory / "socket" / "mysqld"
+        return self._directory / "mysqld"
 
     @property
     def url(self) -> str:

@@ -140,8 +140,7 @@ def test_a_server_is_made_for_the_drill_and_is_gone_with_it(
     server = {"postgresql": postgres_server, "mysql": maria_server}[engine]
     made = generate("2.1", engine, open_disk / "made", server=server, name=f"drilled_{engine}")
     for path in made.expected:
-        if path.lower().endswith(b".pdf"):
-            Path(os.fsdecode(os.fsencode(made.media) + b"/" + path)).write_bytes(pdf())
+        Path(os.fsdecode(os.fsencode(made.media) + b"/" + path)).write_bytes(pdf())
     place = place_in(open_disk / "repository", "served")
     try:
         take(made, place, app_version=made.version)
@@ -282,7 +281,7 @@ def test_a_killed_drill_leaves_no_process_and_no_directory(site: Site, served: I
         "from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import Repository;"
         f"place = Repository({str(served.path.parent)!r}).instance('served');"
         "request = DrillRequest(versions=Versions(collection='0', ansible_core='0', python='0'),"
-        f" scratch_dir={str(site.scratch)!r}, command='sleep 61.25');"
+        f" scratch_dir={str(site.scratch)!r}, command='sleep ' + '61.25');"
         f"drill_instance(place, request, Evidence({str(site.evidence.path)!r}), quiet())"
     )
     environment = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'build'}"}
@@ -302,7 +301,7 @@ def test_a_killed_drill_leaves_no_process_and_no_directory(site: Site, served: I
 def test_what_a_power_cut_has_left_is_removed_by_the_next_drill(site: Site) -> None:
     left = OwnDirectory(str(site.scratch), PURPOSE)
     Path(left.path, "document.pdf").write_bytes(pdf())
-    server = Path(left.path.replace("drill-", "drillserver-"))
+    server = Path(left.path.replace("drill-", "drilldb-"))
     (server / "data").mkdir(parents=True)
     site.drill()
     assert len(site.left()) == 2, "the directory of a drill that goes on was removed"
