@@ -15,13 +15,13 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.action import (
     display,
 )
 from ansible_collections.papermerge.backup.plugins.plugin_utils.descriptions import describe_snapshot, snapshot_row
-from ansible_collections.papermerge.backup.plugins.plugin_utils.drill import (
+from ansible_collections.papermerge.backup.plugins.plugin_utils.drill import drill_instance
+from ansible_collections.papermerge.backup.plugins.plugin_utils.drill_report import FAILED, PASSED, Versions
+from ansible_collections.papermerge.backup.plugins.plugin_utils.drill_request import (
     DrillRequest,
     choose_snapshot,
-    drill_instance,
     parse_objective,
 )
-from ansible_collections.papermerge.backup.plugins.plugin_utils.drill_report import FAILED, PASSED, Versions
 from ansible_collections.papermerge.backup.plugins.plugin_utils.evidence import Evidence
 
 

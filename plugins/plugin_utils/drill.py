@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
-import re
 import socket
 import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +21,8 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import (
     BackupError,
     DamageError,
     RepositoryError,
-    SettingError,
 )
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import COMPLETE, Manifest
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import Manifest
 from ansible_collections.papermerge.backup.plugins.plugin_utils.drill_command import run_command
 from ansible_collections.papermerge.backup.plugins.plugin_utils.drill_report import (
     FAILED,
@@ -40,8 +36,8 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.drill_report imp
     RecoveryPoint,
     RecoveryTime,
     Target,
-    Versions,
 )
+from ansible_collections.papermerge.backup.plugins.plugin_utils.drill_request import DrillRequest, choose_snapshot
 from ansible_collections.papermerge.backup.plugins.plugin_utils.evidence import Evidence
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory, StoredSnapshot
@@ -49,15 +45,13 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.restore import R
 from ansible_collections.papermerge.backup.plugins.plugin_utils.restored import Restored
 from ansible_collections.papermerge.backup.plugins.plugin_utils.scratch import ScratchDirectory, require_apart
 from ansible_collections.papermerge.backup.plugins.plugin_utils.scratch_server import scratch_server
-from ansible_collections.papermerge.backup.plugins.plugin_utils.times import id_time, iso, parse_iso, utc_now
+from ansible_collections.papermerge.backup.plugins.plugin_utils.times import iso, parse_iso, utc_now
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pack import agent_command
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.session import Session
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.streamed import StreamedSession
 from ansible_collections.papermerge.backup.plugins.plugin_utils.twin import Twin, try_damages
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import check_sizes, media_of
 
-_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?:\d+(?:d|h|min|s))+\Z", re.ASCII)
 #: The steps of a restore, as its progress names them, and what the evidence calls them.
 _RESTORE_PHASES = {
     "verify": ("verify", "Verify in full"),
@@ -65,63 +59,6 @@ _RESTORE_PHASES = {
     "database": ("load_database", "Load the database"),
     "putting in place": ("place", "Put in place"),
 }
-
-
-def parse_objective(text: str | None, setting: str) -> float | None:
-    """Return an objective in seconds: a number of them, or such as ``4h`` or ``1d12h``. Raises SettingError."""
-    if text is None or not text.strip():
-        return None
-    words = text.strip().lower()
-    try:
-        seconds = float(words)
-    except ValueError:
-        if not _DURATION.match(words):
-            raise SettingError(
-                f"papermerge_backup_{setting} is {text!r}; use seconds, or such as 90min, 4h or 1d12h"
-            ) from None
-        seconds = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)(d|h|min|s)", words))
-    if not 0 < seconds < 1e10:
-        raise SettingError(f"papermerge_backup_{setting} is {text!r}; an objective is a time greater than nothing")
-    return seconds
-
-
-@dataclass(kw_only=True)
-class DrillRequest:
-    """What to drill. ``days``: a random snapshot of the last so many days instead of ``snapshot``; 0: not.
-
-    ``rto`` and ``rpo`` in seconds. ``sample``: how many originals are opened. ``names``: keep their paths.
-    """
-
-    versions: Versions
-    snapshot: str = "latest"
-    days: int = 0
-    sample: int = 20
-    names: bool = False
-    command: str = ""
-    rto: float | None = None
-    rpo: float | None = None
-    scratch_dir: str = ""
-
-    def require_sane(self) -> None:
-        """Raise SettingError for settings that make no sense."""
-        if self.days < 0 or self.sample < 0:
-            raise SettingError("papermerge_backup_drill_days and papermerge_backup_drill_sample cannot be negative")
-        if self.days and self.snapshot != "latest":
-            raise SettingError("set papermerge_backup_snapshot or papermerge_backup_drill_days, not both")
-
-
-def choose_snapshot(place: InstanceDirectory, request: DrillRequest) -> StoredSnapshot:
-    """Return the snapshot to drill. Raises RepositoryError where there is none.
-
-    One that is damaged is chosen like any other. Where the last days have none, it is the newest.
-    """
-    if request.days:
-        since = utc_now() - timedelta(days=request.days)
-        recent = [place.select(name) for name in place.snapshot_names() if id_time(name) >= since]
-        usable = [found for found in recent if found.manifest is None or found.manifest.state == COMPLETE]
-        if usable:
-            return random.choice(usable)
-    return place.select(request.snapshot)
 
 
 def local_session() -> Session:
@@ -186,6 +123,7 @@ class _Drill:
         )  # fmt: skip
         self._proved_after: float | None = None
         self._newest_ns: int | None = None
+        self._places: list[Path] = []
 
     def run(self) -> str:
         """Drill. Returns the kind of the error that ended it early, which is in the report; empty for none."""
@@ -247,18 +185,21 @@ class _Drill:
         left = [str(path) for path in self._places if path.exists()]
         self.checks.append(
             Check(
-                name="clean_up", title="Nothing is left behind", verdict=FAILED if left else PASSED, expected=0,
-                found=len(left), unit="directories", detail=", ".join(left),
-            )  # fmt: skip
+                name="clean_up",
+                title="Nothing is left behind",
+                verdict=FAILED if left else PASSED,
+                expected=0,
+                found=len(left),
+                unit="directories",
+                detail=", ".join(left),
+            )
         )
-
-    _places: tuple[Path, ...] = ()
 
     def _on_scratch(self, snapshot: StoredSnapshot, cleaning: contextlib.ExitStack) -> None:
         manifest = snapshot.require_manifest()
         with self._phase("prepare", "Make a scratch target"):
             scratch = cleaning.enter_context(ScratchDirectory(self.request.scratch_dir))
-            self._places = (scratch.path, scratch.server_path)
+            self._places = [scratch.path, scratch.server_path]
             media_root = str(scratch.path / "restored" / "media")
             for name in ("restored", "database"):
                 make_private_directory(scratch.path / name)
@@ -324,9 +265,11 @@ class _Drill:
                 name, title = _RESTORE_PHASES.get(step, (step, step.capitalize()))
                 self.phases.append(
                     Phase(
-                        name=name, title=title, started_seconds=round(moment - self.begun, 3),
+                        name=name,
+                        title=title,
+                        started_seconds=round(moment - self.begun, 3),
                         seconds=round(end - moment, 3),
-                    )  # fmt: skip
+                    )
                 )
         verify.found = verify.expected
         verify.seconds = self.phases[-len(steps.steps)].seconds

@@ -28,8 +28,8 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import Ba
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import Manifest
 
 PURPOSE, SERVER_PURPOSE = "drill", "drilldb"
-#: Is told which group of processes runs for the drill. When its input ends without "done", the drill was killed: it ends
-#: that group and removes the directories named. What processes that are just ending still write takes another go.
+#: Is told which group of processes runs for the drill. When its input ends without "done", the drill was killed: it
+#: ends that group and removes the directories named. What processes that are just ending still write takes another go.
 _WATCHER = """
 group=
 while read -r word number; do

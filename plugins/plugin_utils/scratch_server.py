@@ -69,7 +69,8 @@ class ScratchServer(ABC):
         longest = os.fsencode(directory / ".s.PGSQL.5432")
         if len(longest) > MAX_SOCKET_PATH:
             raise SettingError(
-                f"{directory} is too long for the path of a unix socket; set papermerge_backup_drill_dir to a shorter one"
+                f"{directory} is too long for the path of a unix socket; set papermerge_backup_drill_dir to a shorter "
+                "path"
             )
 
     @property
@@ -89,8 +90,9 @@ class ScratchServer(ABC):
     def _answers(self) -> bool:
         """Tell whether the server takes connections."""
 
+    @abstractmethod
     def _furnish(self) -> None:
-        """Make what a restore expects to be there once the server answers."""
+        """Make what a restore expects to be there, once the server answers."""
 
     def __enter__(self) -> ScratchServer:
         make_private_directory(self._directory)
@@ -297,6 +299,9 @@ class ScratchMaria(ScratchServer):
                 return len(client.recv(5)) == 5
         except OSError:
             return False
+
+    def _furnish(self) -> None:
+        """MariaDB's dumps name no accounts."""
 
 
 SERVERS: dict[str, type[ScratchServer]] = {"postgresql": ScratchPostgres, "mysql": ScratchMaria}

@@ -49,7 +49,8 @@ def examine(path: bytes, content: mmap.mmap) -> tuple[str, str]:
     """Return the kind of a file and what is wrong with it; nothing where it opens, or where its kind is not known."""
     kind = kind_of(path, content)
     try:
-        _READERS.get(kind, lambda _content: None)(content)
+        if kind in _READERS:
+            _READERS[kind](content)
     except BrokenError as error:
         return kind, str(error)
     except (struct.error, IndexError):
@@ -109,7 +110,8 @@ def _read_jpeg(content: mmap.mmap) -> None:
 
 
 def _read_png(content: mmap.mmap) -> None:
-    place, names = 8, []
+    place = 8
+    names: list[bytes] = []
     if content[:8] != _BEGINNINGS["png"][0]:
         raise BrokenError("it does not begin as a PNG")
     while not names or names[-1] != b"IEND":

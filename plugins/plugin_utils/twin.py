@@ -33,7 +33,7 @@ from ansible_collections.papermerge.backup.plugins.plugin_utils.repository impor
     InstanceDirectory,
     StoredSnapshot,
 )
-from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import store, storage_errors
+from ansible_collections.papermerge.backup.plugins.plugin_utils.stored import storage_errors, store
 from ansible_collections.papermerge.backup.plugins.plugin_utils.stored_media import StoredMedia
 from ansible_collections.papermerge.backup.plugins.plugin_utils.verify import Verification, require_same_proof
 
@@ -74,9 +74,7 @@ class _TwinMedia(StoredMedia):
 class Twin:
     """A copy of a snapshot below ``directory``, to be damaged once."""
 
-    def __init__(
-        self, place: InstanceDirectory, snapshot: StoredSnapshot, directory: Path, progress: Progress
-    ) -> None:
+    def __init__(self, place: InstanceDirectory, snapshot: StoredSnapshot, directory: Path, progress: Progress) -> None:
         make_private_directory(directory)
         self.directory = directory
         self._progress = progress

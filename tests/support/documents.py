@@ -33,7 +33,9 @@ def png() -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
     header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\x80")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\x80")) + chunk(b"IEND", b"")
+    )
 
 
 def jpeg() -> bytes:
@@ -44,7 +46,9 @@ def jpeg() -> bytes:
 
     frame = segment(0xC2, struct.pack(">BHHB", 8, 1, 1, 1) + b"\1\x11\0")
     scan = segment(0xDA, b"\1\1\0\0\x3f\0")
-    return b"\xff\xd8" + segment(0xE0, b"JFIF\0") + frame + scan + b"\1\xff\0\2\xff\xd0\3" + scan + b"\4\5" + b"\xff\xd9"
+    return (
+        b"\xff\xd8" + segment(0xE0, b"JFIF\0") + frame + scan + b"\1\xff\0\2\xff\xd0\3" + scan + b"\4\5" + b"\xff\xd9"
+    )
 
 
 def tiff(order: str = "<") -> bytes:

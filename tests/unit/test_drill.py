@@ -19,14 +19,13 @@ import pytest
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.workspace import OwnDirectory
 from ansible_collections.papermerge.backup.plugins.module_utils.errors import SettingError, TargetError, ToolError
 from ansible_collections.papermerge.backup.plugins.plugin_utils import scratch_server
-from ansible_collections.papermerge.backup.plugins.plugin_utils.drill import (
+from ansible_collections.papermerge.backup.plugins.plugin_utils.drill import Outcome, drill_instance
+from ansible_collections.papermerge.backup.plugins.plugin_utils.drill_report import Versions
+from ansible_collections.papermerge.backup.plugins.plugin_utils.drill_request import (
     DrillRequest,
-    Outcome,
     choose_snapshot,
-    drill_instance,
     parse_objective,
 )
-from ansible_collections.papermerge.backup.plugins.plugin_utils.drill_report import Versions
 from ansible_collections.papermerge.backup.plugins.plugin_utils.evidence import Evidence, read_drill
 from ansible_collections.papermerge.backup.plugins.plugin_utils.repository import InstanceDirectory
 from ansible_collections.papermerge.backup.plugins.plugin_utils.scratch import PURPOSE, require_apart
