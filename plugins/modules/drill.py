@@ -107,42 +107,42 @@ EXAMPLES = r"""
 RETURN = r"""
 verdict:
   description: V(passed) or V(failed).
-  returned: when a drill was made
+  returned: success, but not in check mode, and when a drill has failed
   type: str
   sample: passed
 reasons:
   description: Everything for which the drill has failed.
-  returned: when a drill was made
+  returned: success, but not in check mode, and when a drill has failed
   type: list
   elements: str
   sample: []
 evidence:
   description: The directory of this drill's evidence.
-  returned: when a drill was made
+  returned: success, but not in check mode, and when a drill has failed
   type: str
   sample: /home/backup/papermerge-drills/paperhost/20261122T134215Z-000042
 checks:
   description: The verdict of each check, V(passed), V(failed) or V(skipped), by its name.
-  returned: when a drill was made
+  returned: success, but not in check mode, and when a drill has failed
   type: dict
   sample: {verify: passed, load: passed, row_counts: passed, files: passed}
 objectives:
   description: What was measured against O(rto) and O(rpo), in seconds; the page in the evidence shows the same.
-  returned: when a drill was made
+  returned: success, but not in check mode, and when a drill has failed
   type: dict
   sample:
     rto: {limit_seconds: 14400.0, measured_seconds: 312.4, met: true}
     rpo: {limit_seconds: 86400.0, snapshot_age_seconds: 21600.2, newest_document_age_seconds: 30011.9, met: true}
 seconds:
   description: Duration of the whole drill in seconds.
-  returned: when a drill was made
+  returned: success, but not in check mode, and when a drill has failed
   type: float
   sample: 402.117
 snapshot:
   description:
     - The snapshot that was drilled, or would be in check mode; some keys of
       RV(papermerge.backup.snapshot_create#module:snapshot).
-  returned: when there is one
+  returned: success, and when a drill of a snapshot has failed
   type: dict
   sample: {id: 000042-20261122T134215Z, sequence: 42, version: 2.0.2}
 rows:
