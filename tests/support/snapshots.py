@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,7 +136,9 @@ class CountedSession(StreamedSession):
     def __init__(self, beside: CountedSession | None = None) -> None:
         self._operation = "start"
         self._counters: dict[str, Any] = (
-            beside._counters if beside is not None else {"moved": {}, "left": None, "calls": []}
+            beside._counters
+            if beside is not None
+            else {"moved": {}, "left": None, "calls": [], "lock": threading.Lock()}
         )
         super().__init__(["/bin/sh", "-c", agent_command(sys.executable)], "here")
         self.another = lambda: CountedSession(self)
@@ -162,24 +165,26 @@ class CountedSession(StreamedSession):
         return super().call(call, handlers)
 
     def _count(self, length: int) -> None:
-        moved = self._counters["moved"]
-        moved[self._operation] = moved.get(self._operation, 0) + length
+        with self._counters["lock"]:
+            moved = self._counters["moved"]
+            moved[self._operation] = moved.get(self._operation, 0) + length
 
     def _write(self, pieces: list[Piece]) -> None:
         self._count(sum(map(len, pieces)))
         super()._write(pieces)
 
     def _read_into(self, taken: bytearray | memoryview) -> bytearray | memoryview:
-        left = self._counters["left"]
-        if left is None:
-            data = super()._read_into(taken)
-        elif left <= 0:
+        length = len(taken)
+        with self._counters["lock"]:
+            left = self._counters["left"]
+            allowed = length if left is None else min(length, left)
+            if left is not None:
+                self._counters["left"] = left - allowed
+        if length and not allowed:
             self._at_end = True
             self._process.kill()
-            return bytearray()
-        else:
-            data = super()._read_into(memoryview(taken)[:left] if left < len(taken) else taken)
-            self._counters["left"] = left - len(data)
+            return taken[:0]
+        data = super()._read_into(taken if allowed == length else memoryview(taken)[:allowed])
         self._count(len(data))
         return data
 
