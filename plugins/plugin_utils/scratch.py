@@ -14,6 +14,7 @@ import os
 import subprocess
 from pathlib import Path
 from types import TracebackType
+from typing import IO, cast
 
 from ansible_collections.papermerge.backup.plugins.module_utils.agent.workspace import (
     PREFIX,
@@ -82,9 +83,9 @@ class ScratchDirectory:
     def watch_group(self, group: int | None) -> None:
         """Let a group of processes be ended if the drill is killed; None: there is none any more."""
         with contextlib.suppress(BrokenPipeError):
-            assert self._watcher.stdin is not None
-            self._watcher.stdin.write(f"group {'' if group is None else group}\n".encode("ascii"))
-            self._watcher.stdin.flush()
+            words = cast(IO[bytes], self._watcher.stdin)
+            words.write(f"group {'' if group is None else group}\n".encode("ascii"))
+            words.flush()
 
     def remove(self) -> None:
         """Remove everything. Raises BackupError when something is left; fine when called twice."""

@@ -68,7 +68,7 @@ def _read_pdf(content: mmap.mmap) -> None:
     if end < 0 or not found:
         raise BrokenError("the end of a PDF is missing")
     # Offsets count from the header, where something stands before it.
-    for offset in {int(found[-1]), int(found[-1]) + begin}:
+    for offset in (int(found[-1]), int(found[-1]) + begin):
         head = content[offset : offset + PDF_MARGIN].lstrip()
         if head.startswith(b"xref"):
             trailer = content.find(b"trailer", offset)

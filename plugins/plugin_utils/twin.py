@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,14 +60,12 @@ class _TwinPlace(InstanceDirectory):
 class _TwinMedia(StoredMedia):
     """The media of a twin."""
 
-    place: _TwinPlace | None = None
+    place: _TwinPlace = field(kw_only=True)
 
     def part_path(self, part: Any) -> Path:
-        assert self.place is not None
         return self.place.part_path(part.id)
 
     def record_path(self, part: Any) -> Path:
-        assert self.place is not None
         return self.place.record_path(part.id)
 
 
