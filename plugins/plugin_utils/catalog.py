@@ -273,6 +273,14 @@ class Catalog:
                 )
             yield path, row, known, bool(held)
 
+    def newest_expected_ns(self) -> int | None:
+        """Return when the newest expected file was written, in nanoseconds since 1970; None where there is none."""
+        found = self._db.execute(
+            "select max(f.mtime_ns) from expected e join file f on f.path = e.path"
+            " where f.part is not null and typeof(f.mtime_ns) = 'integer'"
+        ).fetchone()[0]
+        return None if found is None else int(found)
+
     def changed(self) -> Iterator[tuple[bytes, str, str]]:
         """Yield files whose content is not what the newest complete snapshot holds: (path, SHA-256 there, here)."""
         yield from self._db.execute(

@@ -19,30 +19,11 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.documents import pdf
 from tests.support.instances import VERSION, MadeInstance
 from tests.support.playbooks import CHECKOUT, Playbooks
 
 EXAMPLES = CHECKOUT / "docs" / "examples"
-NEEDS_DRILL = pytest.mark.xfail(
-    not (CHECKOUT / "playbooks" / "drill.yml").exists(), reason="this collection has no drill playbook yet", strict=True
-)
-#: A PDF that opens: header, one page, cross-reference table, trailer.
-OBJECTS = (
-    b"<< /Type /Catalog /Pages 2 0 R >>",
-    b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-    b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 99 99] >>",
-)
-
-
-def pdf() -> bytes:
-    text, offsets = b"%PDF-1.4\n", []
-    for number, content in enumerate(OBJECTS, 1):
-        offsets.append(len(text))
-        text += b"%d 0 obj\n%b\nendobj\n" % (number, content)
-    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    head = b"xref\n0 %d\n0000000000 65535 f \n" % (len(offsets) + 1)
-    tail = b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(offsets) + 1, len(text))
-    return text + head + table + tail
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -234,7 +215,6 @@ def test_the_units_belong_together_and_fit_systemd(tmp_path: Path) -> None:
     assert calendar.returncode == 0, calendar.stderr
 
 
-@NEEDS_DRILL
 @pytest.mark.parametrize("run", [run_github, run_gitlab], ids=["github", "gitlab"])
 def test_the_commands_drill_and_gather_the_evidence_of_good_and_bad(site: Site, run: Any) -> None:
     assert run(site)
@@ -254,7 +234,6 @@ def test_the_commands_drill_and_gather_the_evidence_of_good_and_bad(site: Site, 
         assert "- paperhost: **failed**" in (site.place / "summary.md").read_text()
 
 
-@NEEDS_DRILL
 def test_the_command_of_the_service_drills(site: Site) -> None:
     words = shlex.split(unit("papermerge-drill.service")["Service"]["ExecStart"])
     places = {
