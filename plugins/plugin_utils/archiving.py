@@ -13,7 +13,11 @@ from ansible_collections.papermerge.backup.plugins.module_utils.errors import Ba
 from ansible_collections.papermerge.backup.plugins.module_utils.media.archive import ArchivedFile, archived_file
 from ansible_collections.papermerge.backup.plugins.module_utils.paths import path_fields
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import StoredPart
-from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import FRAME_BYTES, PART_CONTENT_BYTES
+from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import (
+    FRAME_BYTES,
+    FRAME_MEMBERS,
+    PART_CONTENT_BYTES,
+)
 from ansible_collections.papermerge.backup.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.papermerge.backup.plugins.plugin_utils.progress import Progress
 from ansible_collections.papermerge.backup.plugins.plugin_utils.transport.pool import AgentPool
@@ -113,6 +117,7 @@ class MediaArchive:
                         "compress": self._compress,
                         "host_path": part.host_path,
                         "frame_bytes": FRAME_BYTES,
+                        "frame_members": FRAME_MEMBERS,
                         "size": sum(size for _path, size in chosen),
                     },
                     records=(path_fields(path) for path, _size in chosen),

@@ -26,6 +26,7 @@ from ansible_collections.papermerge.backup.plugins.module_utils.media.tar import
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.manifest import StoredPart
 from ansible_collections.papermerge.backup.plugins.module_utils.snapshot.part import (
     FRAME_BYTES,
+    FRAME_MEMBERS,
     PART_CONTENT_BYTES,
     PART_MEMBERS,
     PART_PATH_BYTES,
@@ -176,7 +177,7 @@ class _Copy:
     def __init__(self, part: PartWriter) -> None:
         self.part = part
         self.files: list[ArchivedFile] = []
-        self._content = self._names = self._in_frame = self._frame = self._tar_size = 0
+        self._content = self._names = self._in_frame = self._frame_members = self._frame = self._tar_size = 0
 
     def has_room(self, member: PartMember) -> bool:
         return not self.files or (
@@ -226,10 +227,11 @@ class _Copy:
 
     def _begin(self, member: PartMember, header: bytes) -> None:
         size = tar_bytes(header, member.size)
-        if self._in_frame and self._in_frame + size > FRAME_BYTES:
+        if self._in_frame and (self._in_frame + size > FRAME_BYTES or self._frame_members >= FRAME_MEMBERS):
             self.part.end_frame({})
             self._frame += 1
-            self._in_frame = 0
+            self._in_frame = self._frame_members = 0
+        self._frame_members += 1
         self._in_frame += size
         self._put(header)
 

@@ -43,7 +43,7 @@ def archived(root: Path, paths: list[bytes], frame_bytes: int = 32 << 20) -> tup
     media = MediaRoot(str(root))
     output = Plain()
     try:
-        archiver = Archiver(media, output, False, frame_bytes)
+        archiver = Archiver(media, output, False, frame_bytes, 4096)
         files = list(archiver.archive(paths))
     finally:
         media.close()

@@ -92,8 +92,9 @@ def test_the_agent_with_all_its_threads_and_programs_behaves_as_it_was_told(
                 seen[name] = behaviour(pid)
 
     with local_agent(manners=manners) as session:
-        archive = {"root": str(tmp_path), "media_allowed_roots": [], "compress": True, "host_path": ""}
-        call = Call("archive_media", {**archive, "frame_bytes": 32 << 20, "size": 0}, [{"path": "large.txt"}])
+        archive = {"root": str(tmp_path), "media_allowed_roots": [], "compress": True, "host_path": "", "size": 0}
+        frames = {"frame_bytes": 32 << 20, "frame_members": 4096}
+        call = Call("archive_media", {**archive, **frames}, [{"path": "large.txt"}])
         session.call(call, Handlers(data=look))
     expected = max(manners.nice, os.getpriority(os.PRIO_PROCESS, 0))
     assert "zstd" in seen

@@ -57,10 +57,12 @@ class Packed:
         return compressor(ZSTD, sink)
 
 
-def archived(root: Path, paths: list[bytes], frame_bytes: int = 32 << 20) -> tuple[list[ArchivedFile], Packed]:
+def archived(
+    root: Path, paths: list[bytes], frame_bytes: int = 32 << 20, frame_members: int = 4096
+) -> tuple[list[ArchivedFile], Packed]:
     media, output = MediaRoot(str(root)), Packed()
     try:
-        archiver = Archiver(media, output, True, frame_bytes)
+        archiver = Archiver(media, output, True, frame_bytes, frame_members)
         files = list(archiver.archive(paths))
     finally:
         media.close()
@@ -119,6 +121,27 @@ def test_every_reader_gets_every_file_out_of_raw_and_packed_frames(tmp_path: Pat
         if any(len(mixed[path]) >= RAW_FROM for path in inside):
             is_text = any(path.endswith(b"-text") and len(mixed[path]) >= RAW_FROM for path in inside)
             assert (has_checksum, kinds & {RAW, COMPRESSED}) == ((True, {COMPRESSED}) if is_text else (False, {RAW}))
+
+
+def test_a_frame_ends_after_so_many_members(tmp_path: Path, rng: random.Random) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    for number in range(30):
+        (media / f"{number:02d}-noise").write_bytes(rng.randbytes(RAW_FROM))
+        (media / f"{number:02d}-text").write_bytes(b"text")
+    # Their pieces are many, and they are one member each.
+    (media / "30-large-noise").write_bytes(rng.randbytes(3 << 20))
+    (media / "30-large-text").write_bytes(text(rng, 3 << 20))
+    paths = sorted(os.fsencode(name) for name in os.listdir(media))
+    files, output = archived(media, paths, frame_members=7)
+    assert {file.path for file in files} == set(paths)
+    inside = [[file.path for file in files if file.frame == number] for number in range(len(output.ends) - 1)]
+    # A frame that is sent as it grows ends early where a collected one is sent.
+    assert (sum(map(len, inside)), max(map(len, inside))) == (62, 7)
+    assert sum(len(paths_inside) == 7 for paths_inside in inside) >= 4
+    for paths_inside, begin, end in zip(inside, output.ends, output.ends[1:], strict=False):
+        with tarfile.open(fileobj=io.BytesIO(unpacked(bytes(output.data[begin:end])) + bytes(1024))) as tar:
+            assert [os.fsencode(name) for name in tar.getnames()] == paths_inside
 
 
 def test_a_part_of_nothing_but_raw_frames_costs_three_bytes_a_block(tmp_path: Path, rng: random.Random) -> None:

@@ -217,3 +217,17 @@ def test_large_files_are_copied_in_pieces_and_damaged_ones_are_named_by_no_index
 def _record(place: InstanceDirectory, part: str) -> list[PartMember]:
     stored = {found.id: found for found in place.select("1").require_manifest().parts}
     return load_record(place.record_path(part), stored[part]).members
+
+
+def test_a_frame_of_what_is_left_ends_after_so_many_members(
+    full: MadeInstance, place: InstanceDirectory, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (archiving, rewriting):
+        monkeypatch.setattr(module, "FRAME_MEMBERS", 2)
+    take(full, place)
+    remove(full, 0, 20)
+    take(full, place)
+    for part in place.select("latest").require_manifest().parts:
+        offsets = [member.offset for member in load_record(place.record_path(part.id), part).members]
+        assert max(map(offsets.count, offsets)) == 2
+    require_restores(place, "latest", files_below(full.media), disk)

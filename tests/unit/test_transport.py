@@ -335,6 +335,7 @@ def test_a_handler_that_fails_ends_the_conversation(instance: MadeInstance) -> N
         "media_allowed_roots": [],
         "compress": False,
         "frame_bytes": 1 << 20,
+        "frame_members": 4096,
         "size": 0,
         "host_path": "",
     }

@@ -32,7 +32,7 @@ def archive_media(channel: Channel, arguments: Dict[str, Any]) -> Dict[str, Any]
         with contextlib.ExitStack() as stack:
             _write, file = stack.enter_context(sink(arguments, channel.data, channel.cleanup))
             output = stack.enter_context(_PartOutput(channel, program, file))
-            archiver = Archiver(root, output, program is not None, arguments["frame_bytes"])
+            archiver = Archiver(root, output, program is not None, arguments["frame_bytes"], arguments["frame_members"])
             members = done = 0
 
             def rows() -> Iterator[bytes]:

@@ -89,12 +89,16 @@ class Archiver:
     collected frame are told of when their place in the tar is known.
     """
 
-    def __init__(self, root: MediaRoot, output: Output, packs: bool, frame_bytes: int) -> None:
-        """``packs``: frames are zstd frames; otherwise they are plain tar."""
+    def __init__(self, root: MediaRoot, output: Output, packs: bool, frame_bytes: int, frame_members: int) -> None:
+        """``packs``: frames are zstd frames; otherwise they are plain tar.
+
+        A frame holds at most ``frame_bytes`` of tar, or one member, and at most ``frame_members``.
+        """
         self._root = root
         self._output = output
         self._packs = packs
         self._frame_bytes = frame_bytes
+        self._frame_members = frame_members
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._used = 0
         self._streamed = self._new_streamed()
@@ -165,12 +169,12 @@ class Archiver:
         sha256 = hashlib.sha256(content).hexdigest()
         self.tar_size += size
         if not self._packs or not content_shrinks(content):
-            if self._streamed.size and self._streamed.size + size > self._frame_bytes:
+            if self._is_full(self._streamed, size):
                 self._end_streamed()
-            self._streamed.add(pieces, size)
+            self._streamed.add_member(pieces, size)
             return [_result(path, OK, status, sha256, self._frame)]
-        ended = self._end_packed() if self._packed.size + size > self._frame_bytes else []
-        self._packed.add(pieces, size)
+        ended = self._end_packed() if self._is_full(self._packed, size) else []
+        self._packed.add_member(pieces, size)
         self._waiting.append(_result(path, OK, status, sha256, 0))
         return ended
 
@@ -189,11 +193,11 @@ class Archiver:
         self._flush()
         self.tar_size += size
         if is_packed and size <= self._frame_bytes:
-            ended = self._end_packed() if self._packed.size + size > self._frame_bytes else []
+            ended = self._end_packed() if self._is_full(self._packed, size) else []
             state, reason, sha256 = self._stream(self._packed, header, descriptor, status)
             self._waiting.append(_result(path, state, status, sha256, 0, reason))
             return ended
-        if self._streamed.size and (is_packed or self._streamed.size + size > self._frame_bytes):
+        if is_packed or self._is_full(self._streamed, size):
             self._end_streamed()
         if is_packed:
             # Too large to be collected: the frame that is sent as it grows is, for once, one that is packed.
@@ -208,7 +212,7 @@ class Archiver:
         """Put a member into a frame piece by piece. Returns its state, the reason and the SHA-256 of what is there."""
         digest = hashlib.sha256()
         state, reason = OK, ""
-        frame.add([header], len(header))
+        frame.add_member([header], len(header))
         left = status.st_size
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         while left:
@@ -235,6 +239,10 @@ class Archiver:
         return state, reason, digest.hexdigest()
 
     # -- frames -------------------------------------------------------------------------------------------------------
+
+    def _is_full(self, frame: OpenFrame, size: int) -> bool:
+        """Tell whether a frame has to end before a member that takes so many bytes of the tar."""
+        return bool(frame.size) and (frame.size + size > self._frame_bytes or frame.members >= self._frame_members)
 
     def _new_streamed(self) -> OpenFrame:
         return RawFrame(self._output.send) if self._packs else PlainFrame(self._output.send)

@@ -107,7 +107,15 @@ class OpenFrame(ABC):
     def __init__(self) -> None:
         #: Bytes of tar put into the frame.
         self.size = 0
+        #: Members begun in it.
+        self.members = 0
         self._pending: List[Piece] = []
+
+    def add_member(self, pieces: List[Piece], size: int) -> None:
+        """Begin a member, as :meth:`add`."""
+        self.members += 1
+        self._pending += pieces
+        self.size += size
 
     def add(self, pieces: List[Piece], size: int) -> None:
         """Take ``size`` more bytes of the tar; the pieces must stay as they are until the next flush."""

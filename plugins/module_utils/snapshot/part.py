@@ -23,6 +23,8 @@ PART_MEMBERS = 16_384
 PART_PATH_BYTES = 32 << 20
 #: A frame holds at most this many bytes of tar, or one member.
 FRAME_BYTES = 32 << 20
+#: And at most this many members, so that one of many tiny files is read with a quarter of its part.
+FRAME_MEMBERS = 4096
 #: A plain record stays below this, even where every byte of a path takes six in JSON.
 MAX_RECORD_BYTES = 256 << 20
 
