@@ -894,7 +894,7 @@ def test_a_power_cut_in_a_create_or_a_restore_leaves_nothing_that_the_next_run_d
             else:
                 restore_on(host, place)
                 target = host.root / TARGET[1:]
-                assert files_below(target / "media") == files_below(instance.media)
+                assert files_below(target / "media") == files_below(host.root / f"{ON_HOST[1:]}/media")
                 assert faults.own_leftovers(target) == []
             require_sound(place, before)
             before = stored_state(place)
