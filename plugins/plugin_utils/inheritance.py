@@ -234,8 +234,10 @@ class InheritingCatalog(Catalog):
                 yield index_line(*fields)
                 continue
             while position < number:
-                line = next(lines)
+                line = next(lines, b"")
                 position += 1
+                if not line:
+                    raise DamageError("the index of the snapshot before became shorter while it was read")
             if line[-34:-2] == fields[-1].encode("ascii"):
                 yield line + b"\n"
             else:

@@ -169,9 +169,9 @@ class CountedSession(StreamedSession):
             moved = self._counters["moved"]
             moved[self._operation] = moved.get(self._operation, 0) + length
 
-    def _write(self, pieces: list[Piece]) -> None:
-        self._count(sum(map(len, pieces)))
-        super()._write(pieces)
+    def _write(self, written: list[Piece]) -> None:
+        self._count(sum(map(len, written)))
+        super()._write(written)
 
     def _read_into(self, taken: bytearray | memoryview) -> bytearray | memoryview:
         length = len(taken)

@@ -6,9 +6,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 

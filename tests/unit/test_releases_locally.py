@@ -207,8 +207,9 @@ def test_a_snapshot_of_which_the_line_is_known_goes_onto_that_line_only(made: Ma
 def test_a_mark_that_nobody_knows_tells_nothing(made: Made, disk: Path) -> None:
     forget_version(made.project)
     if made.server is None:
-        with closing(sqlite3.connect(made.instance.database)) as connection, connection:
+        with closing(sqlite3.connect(made.instance.database)) as connection:
             connection.execute("update django_migrations set name = '0099_later' where app = 'core'")
+            connection.commit()
     else:
         made.server.execute("update alembic_version set version_num = '0099_later'", made.instance.database)
     words = rf"no file of {made.project} .* tells the version .* bears 0099_later.*set papermerge_backup_app_version"
