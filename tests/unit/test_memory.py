@@ -93,5 +93,5 @@ def test_a_later_snapshot_takes_no_more_memory_for_ten_times_as_many_files(
         peaks.append(json.loads(run.stdout))
     for few, many in zip(*peaks, strict=True):
         assert many < LIMIT_KIB, peaks
-        # Before SQLite's cache is full, that grows.
-        assert many < (1.1 * few if soak else few + (30 << 10)), peaks
+        # Before SQLite's caches and the records of two parts are full, those grow.
+        assert many < (1.1 * few if soak else few + (48 << 10)), peaks
